@@ -1,0 +1,1 @@
+"""Asks the questions: tasks, phenomena, reports."""

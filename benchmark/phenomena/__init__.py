@@ -1,0 +1,1 @@
+"""What symmetry does to everything else, one phenomenon a file."""

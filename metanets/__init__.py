@@ -1,0 +1,1 @@
+"""Learns from zoos: networks that read the weights of networks."""

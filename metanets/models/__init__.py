@@ -1,0 +1,1 @@
+"""Metanetworks by name. To add one: a module that says what it reads, and a line here."""

@@ -1,0 +1,148 @@
+"""`asymzoo zoo`: list recipes, generate zoos, look at them, check them."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Make and keep paired model zoos.", no_args_is_help=True)
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder with the data set's files, where the Hub is out of reach.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def recipes(as_json: Json = False) -> None:
+    """List the built-in recipes, with parameter and trainable counts under each treatment."""
+    from zoo.recipe import Recipe, built_in_recipes
+
+    rows = []
+    for name in built_in_recipes():
+        recipe = Recipe.load(name)
+        rows.append(
+            {
+                "name": name,
+                "description": recipe.description,
+                "data": recipe.data.name,
+                "architecture": recipe.architecture.name,
+                "pairs": recipe.pairs,
+                "treatments": {treatment: count_parameters(recipe, treatment) for treatment in recipe.treatments},
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['name']}: {row['description']} {row['pairs']} pairs.")
+        for treatment, count in row["treatments"].items():
+            typer.echo(f"    {treatment:18}{count['parameters']:>9,} parameters,{count['trainable']:>9,} train")
+
+
+def count_parameters(recipe: Any, treatment: str) -> dict[str, int]:
+    """Count the parameters of a treatment's networks, and those that train."""
+    treated = recipe.treat(treatment)
+    return {"parameters": treated.layout.size, "trainable": int(treated.trainable.sum())}
+
+
+@app.command()
+def generate(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="The zoo's folder; an interrupted zoo in it is finished.")],
+    pairs: Annotated[int | None, typer.Option(min=1, help="How many pairs, instead of the recipe's number.")] = None,
+    treatments: Annotated[str | None, typer.Option(help="Some of the recipe's treatments: a,b,…")] = None,
+    engine: Annotated[str, typer.Option(help="processes, or ray")] = "processes",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, of one thread each; by default the CPUs.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    data_dir: DataDir = None,
+    shard_pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in a file.")] = None,
+) -> None:
+    """Train a paired zoo. Interrupted, the same command goes on where it stopped."""
+    from zoo.recipe import Recipe
+
+    chosen = Recipe.load(recipe)
+    if treatments is not None:
+        chosen = chosen.only(treatments.split(","))
+    if pairs is not None:
+        chosen = chosen.model_copy(update={"pairs": pairs})
+    zoo = generate_with_bar(
+        chosen, out, engine=engine, workers=workers, device=device, data_dir=data_dir, shard_pairs=shard_pairs
+    )
+    typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")
+
+
+def generate_with_bar(recipe: Any, out: Path, *, workers: int | None = None, **options: Any) -> Any:
+    """Generate a zoo, showing networks per second and the time left."""
+    import os
+
+    from tqdm import tqdm
+
+    from zoo.generation import generate
+
+    bar = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(desc=recipe.name, total=total, unit=" networks", smoothing=0.05)
+        bar.update(done - bar.n)
+
+    try:
+        return generate(recipe, out, workers=workers or os.cpu_count() or 1, progress=show, **options)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@app.command()
+def info(folder: Path, as_json: Json = False) -> None:
+    """Say what is in a zoo."""
+    from zoo.store import open_zoo
+
+    zoo = open_zoo(folder)
+    summary: dict[str, Any] = {
+        "name": zoo.recipe.name,
+        "description": zoo.recipe.description,
+        "digest": zoo.manifest.digest,
+        "created": zoo.manifest.created,
+        "pairs": len(zoo),
+        "bytes": sum(file.bytes for file in zoo.manifest.files),
+        "treatments": {treatment: _describe(zoo, treatment) for treatment in zoo.treatments},
+    }
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+        return
+    typer.echo(f"{summary['name']}: {summary['description']}")
+    typer.echo(
+        f"{summary['pairs']} pairs, {summary['bytes'] / 1e6:.1f} MB, digest {summary['digest']}, {summary['created']}"
+    )
+    typer.echo(f"{'':20}{'parameters':>11}{'train':>9}{'diverged':>10}   test accuracy: lowest, quartiles, highest")
+    for name, row in summary["treatments"].items():
+        quartiles = "  ".join(f"{100 * q:5.1f}" for q in row["test_accuracy_quartiles"])
+        typer.echo(f"{name:20}{row['parameters']:>11,}{row['trainable']:>9,}{row['diverged']:>10}   {quartiles} %")
+
+
+def _describe(zoo: Any, treatment: str) -> dict[str, Any]:
+    import numpy as np
+
+    accuracy = zoo.field(treatment, "metrics/test_accuracy")
+    return {
+        **count_parameters(zoo.recipe, treatment),
+        "diverged": int((zoo.field(treatment, "status") == "diverged").sum()),
+        "test_accuracy_quartiles": [round(float(q), 6) for q in np.nanquantile(accuracy, [0, 0.25, 0.5, 0.75, 1])],
+    }
+
+
+@app.command()
+def verify(
+    folder: Path,
+    retrain: Annotated[int, typer.Option(min=0, help="Train this many networks again and compare.")] = 0,
+    sample: Annotated[int, typer.Option(min=1, help="Networks of each treatment to measure again.")] = 32,
+    data_dir: DataDir = None,
+) -> None:
+    """Check a zoo's files, measure networks again, and train some again."""
+    from zoo.store import open_zoo
+    from zoo.verification import verify as check
+
+    check(open_zoo(folder), data_dir=data_dir, sample=sample, retrain=retrain, progress=typer.echo)

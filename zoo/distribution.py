@@ -1,0 +1,63 @@
+"""Numbers that differ from pair to pair."""
+
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Distribution(BaseModel):
+    """A number, drawn for each pair: exactly one of the fields, or in TOML a plain number for `constant`.
+
+    Arguments:
+        constant: always the same.
+        uniform: between two bounds.
+        log_uniform: likewise, uniform in the logarithm.
+        integers: between two bounds, both included.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    constant: float | None = None
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    integers: tuple[int, int] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_number(cls, value: object) -> object:
+        return {"constant": value} if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError("give a number or one of uniform, log_uniform, integers")
+        if self.low > self.high or not np.isfinite([self.low, self.high]).all():
+            raise ValueError(f"the bounds {self.low} and {self.high} are not in order")
+        if self.log_uniform and self.low <= 0:
+            raise ValueError("the bounds of log_uniform must be above 0")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        (value,) = self.model_dump(exclude_none=True).values()
+        return value if isinstance(value, tuple) else (value, value)
+
+    @property
+    def low(self) -> float:
+        """The least value."""
+        return self.bounds[0]
+
+    @property
+    def high(self) -> float:
+        """The greatest value."""
+        return self.bounds[1]
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Draw a value."""
+        if self.log_uniform:
+            return float(np.exp(rng.uniform(*np.log(self.log_uniform))))
+        if self.integers:
+            return int(rng.integers(*self.integers, endpoint=True))
+        return float(rng.uniform(self.low, self.high))

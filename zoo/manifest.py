@@ -1,0 +1,191 @@
+"""The manifest of a zoo, `zoo.json`: its recipe, what its columns mean, and which files it has, with checksums.
+
+A file appears under its name only when it is whole, and the manifest is replaced after the shards that it lists,
+so an interrupted run leaves a zoo that can be resumed.
+"""
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from platform import machine, processor, python_version
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
+
+from zoo.errors import ZooError
+from zoo.recipe import Recipe
+
+MANIFEST = "zoo.json"
+
+
+class Mode(BaseModel):
+    """What trained weights depend on besides the recipe: the same mode gives the same bits.
+
+    Arguments:
+        device: `cpu`, or the name of the GPU.
+        processor: its family, model and vector instructions.
+        torch: version.
+        data: digest of the data.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    device: str
+    processor: str
+    torch: str
+    data: str
+
+    @classmethod
+    def here(cls, device: str, data_digest: str) -> Self:
+        """Describe this machine."""
+        return cls(
+            device=device if device == "cpu" else torch.cuda.get_device_name(device),
+            processor=f"{machine()}, {_processor_model()}, {torch.backends.cpu.get_cpu_capability()}",
+            torch=str(torch.__version__),
+            data=data_digest,
+        )
+
+
+def _processor_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor())
+
+
+class File(BaseModel):
+    """A shard, or what a treatment holds constant (then `pairs` and `mode` are None).
+
+    Arguments:
+        path: relative to the zoo.
+        treatment: whose networks.
+        pairs: the first, and one past the last.
+        bytes, sha256: of the file.
+        mode: in which its networks were trained.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    treatment: str
+    pairs: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    bytes: NonNegativeInt
+    sha256: str
+    mode: Mode | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _stay_inside(cls, path: str) -> str:
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError("leads out of the zoo")
+        return path
+
+
+class Manifest(BaseModel):
+    """`zoo.json`: what a zoo is and which files it has.
+
+    Arguments:
+        schema_version: of this format.
+        recipe: that made it, as far as it was asked for.
+        digest: the recipe's.
+        created: when the zoo was begun, ISO 8601.
+        versions: of what made it.
+        layouts: for each treatment, what the columns of a row mean.
+        files: shards and constants.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_version: Literal[1] = 1
+    recipe: Recipe
+    digest: str
+    created: str
+    versions: dict[str, str]
+    layouts: dict[str, list[dict[str, Any]]]
+    files: tuple[File, ...] = ()
+
+    @classmethod
+    def begin(cls, recipe: Recipe) -> Self:
+        """Describe a zoo without networks."""
+        packages = ("asymzoo", "torch", "numpy", "h5py")
+        return cls(
+            recipe=recipe,
+            digest=recipe.digest,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={"python": python_version()} | {name: version(name) for name in packages},
+            layouts={name: recipe.treat(name).layout.to_json() for name in recipe.treatments},
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a zoo's manifest.
+
+        Raises:
+            ZooError: if there is none or it is not valid.
+        """
+        path = folder / MANIFEST
+        try:
+            manifest = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ZooError(f"{folder}: no zoo here, {MANIFEST} cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ZooError(f"{path}: {place}: {first['msg']}; restore it from a copy or generate anew") from None
+        if manifest.digest != manifest.recipe.digest:
+            raise ZooError(f"{path}: the digest is not that of the recipe; restore it from a copy or generate anew")
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Replace a zoo's manifest."""
+        write_whole(folder / MANIFEST, self.model_dump_json(indent=1).encode())
+
+    def of(self, treatment: str) -> list[File]:
+        """Return the shards of a treatment, in the order of their pairs."""
+        shards = [file for file in self.files if file.treatment == treatment and file.pairs is not None]
+        return sorted(shards, key=lambda file: file.pairs or ())
+
+    def missing(self, treatment: str) -> list[range]:
+        """Return the runs of pairs that a treatment still lacks."""
+        runs, begin = [], 0
+        for file in self.of(treatment):
+            assert file.pairs is not None
+            if begin < file.pairs[0]:
+                runs.append(range(begin, file.pairs[0]))
+            begin = file.pairs[1]
+        return runs + ([range(begin, self.recipe.pairs)] if begin < self.recipe.pairs else [])
+
+
+def merge(old: Recipe, new: Recipe, folder: Path) -> Recipe:
+    """Return the recipe of a zoo that is to grow: more pairs, further treatments, nothing else changed.
+
+    Raises:
+        ZooError: if the two would not make one zoo.
+    """
+    for field in ("name", "seed", "data", "architecture", "training"):
+        if getattr(old, field) != getattr(new, field):
+            raise ZooError(f"{folder}: holds a zoo of another recipe, {field} differs; choose another folder")
+    for name in old.treatments.keys() & new.treatments.keys():
+        if old.treatments[name] != new.treatments[name]:
+            raise ZooError(f"{folder}: holds a zoo in which treatments.{name} differs; choose another folder or name")
+    treatments = {**old.treatments, **new.treatments}
+    return new.model_copy(update={"pairs": max(old.pairs, new.pairs), "treatments": treatments})
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears under its name only when all of it is on disk.
+
+    Raises:
+        ZooError: if it cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ZooError(f"{path}: cannot be written ({error.strerror}); make room, then run the same again") from error

@@ -1,0 +1,262 @@
+"""Trains a stack of networks, each with its own learning rate, decay, smoothing, length and data order.
+
+One loop for all: every tensor has the networks as its first dimension, so a step is a handful of operations on
+`(K, P)`. A network that has had its epochs, or whose loss is no longer finite, leaves the stack.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from zoo.augmentation import Augmentation, Moves
+from zoo.data import Data
+from zoo.seeds import rng_for
+from zoo.stack import Stack, cross_entropy, run_stack
+from zoo.treatments import Treated
+
+Schedule = Literal["constant", "triangular", "warmup", "exponential_warmup"]
+METRICS = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+
+
+class Optimizer(BaseModel):
+    """The settings that all networks of a recipe share.
+
+    Arguments:
+        optimizer: `adamw` (Loshchilov & Hutter 2019) or `sgd` with momentum, as in `torch.optim`.
+        batch_size: examples a step; the incomplete batch at the end of an epoch is left out.
+        schedule: of the learning rate. `constant`; `triangular`: up over the warmup, then down to 0, both
+            linearly; `warmup`: up linearly, then constant; `exponential_warmup`: from a hundredth, by the same
+            factor each epoch, then constant.
+        warmup: share of the training that warms up.
+        warmup_epochs: the same in epochs; takes the place of `warmup`.
+        momentum: for SGD.
+        betas, epsilon: for AdamW.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    batch_size: PositiveInt = 64
+    schedule: Schedule = "constant"
+    warmup: float = Field(0.2, ge=0, le=1)
+    warmup_epochs: PositiveInt | None = None
+    momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.999)
+    epsilon: PositiveFloat = 1e-8
+    augmentation: Augmentation | None = None
+
+    def factors(self, epochs: int, steps_per_epoch: int) -> Float[np.ndarray, " steps"]:
+        """Return the learning rate at each step as a share of the highest."""
+        steps = epochs * steps_per_epoch
+        step = np.arange(steps)
+        peak = self.warmup * steps if self.warmup_epochs is None else float(self.warmup_epochs * steps_per_epoch)
+        if self.schedule == "constant" or peak == 0:
+            rising = np.ones(steps)
+        elif self.schedule == "exponential_warmup":
+            rising = 100 ** np.minimum(step // steps_per_epoch * steps_per_epoch / peak - 1, 0)
+        else:
+            rising = np.minimum((step + 1) / peak, 1)
+        if self.schedule == "triangular":
+            return np.minimum(rising, (steps - step) / max(steps - peak, 1))
+        return rising
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What differs between the networks of a stack, each `(K,)`."""
+
+    learning_rate: Float[Tensor, " networks"]
+    weight_decay: Float[Tensor, " networks"]
+    label_smoothing: Float[Tensor, " networks"]
+    epochs: Int[Tensor, " networks"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves, on the CPU.
+
+    Attributes:
+        rows: final weights as used, `(K, P)`; a diverged network's are those of its last finite loss.
+        diverged: `(K,)`.
+        seconds: `(K,)`, each network's share of the time.
+        metrics: accuracies and losses of `rows` on the plain data, `(K,)`, see `METRICS`.
+        curves: the same after each epoch, `(K, epochs)`, NaN after a network's end.
+    """
+
+    rows: Float[Tensor, "networks parameters"]
+    diverged: Bool[Tensor, " networks"]
+    seconds: Float[Tensor, " networks"]
+    metrics: dict[str, Float[Tensor, " networks"]]
+    curves: dict[str, Float[Tensor, "networks epochs"]]
+
+
+@dataclass
+class Live:
+    """The networks still in training, and what the optimiser knows of them.
+
+    Attributes:
+        index: `(K,)`, their places among all.
+        theta: `(K, P)`.
+        moments: the optimiser's memory, each `(K, P)`.
+        rates: `(K, steps)`, the learning rate at every step.
+        decay: `(K, 1)` or `(K, P)`.
+        smoothing: `(K,)`.
+    """
+
+    index: Tensor
+    theta: Tensor
+    moments: list[Tensor]
+    rates: Tensor
+    decay: Tensor
+    smoothing: Tensor
+
+    def keep(self, which: Tensor) -> None:
+        """Let the others go; `which` is bool `(K,)`."""
+        self.index, self.theta, self.rates = self.index[which], self.theta[which], self.rates[which]
+        self.moments = [moment[which] for moment in self.moments]
+        self.decay, self.smoothing = self.decay[which], self.smoothing[which]
+
+
+def adamw(live: Live, gradient: Tensor, step: int, settings: Optimizer) -> None:
+    """Take step 1, 2, … of AdamW, by the operations of `torch.optim.AdamW`."""
+    (mean, square), (beta1, beta2) = live.moments, settings.betas
+    rate = live.rates[:, step - 1, None]
+    live.theta.mul_(1 - rate * live.decay)
+    mean.lerp_(gradient, 1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    denominator = square.sqrt().div_((1 - beta2**step) ** 0.5).add_(settings.epsilon)
+    live.theta.addcdiv_(mean * (rate / (1 - beta1**step)), denominator, value=-1)
+
+
+def sgd(live: Live, gradient: Tensor, step: int, settings: Optimizer) -> None:
+    """Take a step of SGD with momentum, by the operations of `torch.optim.SGD`."""
+    (velocity,) = live.moments
+    velocity.mul_(settings.momentum).add_(gradient).addcmul_(live.decay, live.theta)
+    live.theta.addcmul_(live.rates[:, step - 1, None], velocity, value=-1)
+
+
+OPTIMIZERS = {"adamw": (adamw, 2), "sgd": (sgd, 1)}
+
+
+def train(
+    treated: Treated,
+    start: Float[Tensor, "networks parameters"],
+    hyperparameters: Hyperparameters,
+    data: Data,
+    settings: Optimizer,
+    *,
+    seed: int,
+    pairs: Sequence[int],
+    progress: Callable[[int], None] = lambda networks: None,
+) -> Trained:
+    """Train K networks at once.
+
+    Arguments:
+        treated: what the networks are.
+        start: initial `theta`, `(K, P)`; the training has its precision and device.
+        hyperparameters: of each network.
+        data: what they learn.
+        settings: what they share.
+        seed, pairs: network `k` sees the data in the order, and augmented in the way, of `pairs[k]`.
+        progress: called with the number of networks that have just come to their end.
+    """
+    treated, data = treated.to(start.device, start.dtype), data.to(start.device, start.dtype)
+    take_step = OPTIMIZERS[settings.optimizer][0]
+    live = _begin(treated, start, hyperparameters, settings, data)
+    epochs, longest = hyperparameters.epochs, int(hyperparameters.epochs.max())
+    rows = torch.empty_like(start, device="cpu")
+    diverged, seconds = torch.zeros(len(start), dtype=torch.bool), torch.zeros(len(start))
+    curves = {name: torch.full((len(start), longest), torch.nan, dtype=start.dtype) for name in METRICS}
+
+    step = 0
+    for epoch in range(longest):
+        began, index = time.perf_counter(), live.index
+        for x, y in _batches(data, settings, seed, [pairs[k] for k in index.tolist()], epoch):
+            step += 1
+            loss, gradient = _gradient(treated, live, x, y)
+            # One sum tells of any NaN or infinity among loss and gradient. What diverges is put by before the
+            # update and turns to NaN thereafter, which no other network notices.
+            broken = ~(loss + gradient.sum(1)).isfinite().cpu() & ~diverged[index]
+            if broken.any():
+                rows[index[broken]] = treated.rows(live.theta)[broken].cpu()
+                diverged[index[broken]] = True
+            take_step(live, gradient, step, settings)
+        for name, values in _measure(Stack(treated.rows(live.theta), treated.module, treated.layout), data).items():
+            curves[name][index, epoch] = values
+        ended = (epochs[index] == epoch + 1) & ~diverged[index]
+        rows[index[ended]] = treated.rows(live.theta)[ended].cpu()
+        seconds[index] += (time.perf_counter() - began) / len(index)
+        if (leaving := ended | diverged[index]).any():
+            live.keep(~leaving)
+            progress(int(leaving.sum()))
+        if len(live.index) == 0:
+            break
+    metrics = _measure(Stack(rows.to(start.device), treated.module, treated.layout), data)
+    return Trained(rows, diverged | ~metrics["train_loss"].isfinite(), seconds, metrics, curves)
+
+
+def _begin(treated: Treated, start: Tensor, hyperparameters: Hyperparameters, settings: Optimizer, data: Data) -> Live:
+    """Lay out everything that a stack needs to train."""
+    networks, steps_per_epoch = len(start), len(data.train_y) // _batch_size(data, settings)
+    rates = np.zeros((networks, int(hyperparameters.epochs.max()) * steps_per_epoch))
+    for k, (rate, epochs) in enumerate(
+        zip(hyperparameters.learning_rate.tolist(), hyperparameters.epochs.tolist(), strict=True)
+    ):
+        rates[k, : epochs * steps_per_epoch] = rate * settings.factors(epochs, steps_per_epoch)
+    theta = treated.thetas(start).clone()
+    moments = OPTIMIZERS[settings.optimizer][1]
+    return Live(
+        index=torch.arange(networks),
+        theta=theta,
+        moments=[torch.zeros_like(theta) for _ in range(moments)],
+        rates=torch.from_numpy(rates).to(theta),
+        decay=hyperparameters.weight_decay[:, None].to(theta) * treated.decay,
+        smoothing=hyperparameters.label_smoothing.to(theta),
+    )
+
+
+def _batch_size(data: Data, settings: Optimizer) -> int:
+    return min(settings.batch_size, len(data.train_y))
+
+
+def _batches(
+    data: Data, settings: Optimizer, seed: int, pairs: Sequence[int], epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the minibatches of an epoch, `(K, B, ...)` and `(K, B)`, each network's in the order of its pair."""
+    examples, batch, device = len(data.train_y), _batch_size(data, settings), data.train_y.device
+    orders = [rng_for(seed, "order", pair, epoch).permutation(examples) for pair in pairs]
+    order = torch.from_numpy(np.stack(orders)).to(device)
+    augmentation, moves = settings.augmentation, None
+    if augmentation is not None:
+        height, width = data.shape[-2:]
+        rngs = [rng_for(seed, "augmentation", pair, epoch) for pair in pairs]
+        drawn = [augmentation.draw(rng, examples, height, width) for rng in rngs]
+        moves = Moves.stack(drawn).to(device)
+    for begin in range(0, examples - batch + 1, batch):
+        index = order[:, begin : begin + batch]
+        x = data.train_x[index]
+        if augmentation is not None and moves is not None:
+            x = augmentation(x, moves.batch(slice(begin, begin + batch)))
+        yield x, data.train_y[index]
+
+
+def _gradient(treated: Treated, live: Live, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss `(K,)` of each network and its gradient `(K, P)`."""
+    theta = live.theta.requires_grad_()
+    logits = run_stack(treated.module, treated.layout, treated.rows(theta), x)
+    loss = cross_entropy(logits, y, live.smoothing)
+    (gradient,) = torch.autograd.grad(loss.sum(), theta)
+    live.theta = theta.detach()
+    return loss.detach(), gradient
+
+
+def _measure(stack: Stack, data: Data) -> dict[str, Tensor]:
+    """Return the `METRICS` of a stack on the plain data, on the CPU."""
+    measured = (*stack.evaluate(data.train_x, data.train_y), *stack.evaluate(data.test_x, data.test_y))
+    return {name: values.cpu() for name, values in zip(METRICS, measured, strict=True)}

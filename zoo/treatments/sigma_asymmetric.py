@@ -1,0 +1,62 @@
+"""Networks whose activation mixes units: FiGLU, `x * sigmoid(F x)` with a fixed random matrix `F`.
+
+Source: Lim et al. 2024, section 3.2.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zoo.parameters import ParameterLayout
+from zoo.seeds import rng_for
+from zoo.treatments.base import Held, Treatment
+
+
+class FiGLU(nn.Module):
+    """`x * sigmoid(F x)` over units or, as a 1x1 convolution, over channels.
+
+    `F` is no parameter and not in the `state_dict`, which so fits the plain architecture.
+
+    Arguments:
+        F: `(units, units)`.
+    """
+
+    F: Tensor
+
+    def __init__(self, F: Float[Tensor, "units units"]) -> None:
+        super().__init__()
+        self.register_buffer("F", F.clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, units)` or `(B, units, H, W)` to the same shape."""
+        mixed = nn.functional.linear(x, self.F) if x.ndim == 2 else nn.functional.conv2d(x, self.F[:, :, None, None])
+        return x * mixed.sigmoid()
+
+
+class SigmaAsymmetric(Treatment):
+    """FiGLU wherever an activation stood, each place with its own `F`, the same in every network of a zoo.
+
+    Arguments:
+        variance: of `F`'s entries: `unit`, as in the paper's MLPs, or `inverse_width`, one over the number of
+            units, as in its ResNets.
+    """
+
+    kind: Literal["sigma_asymmetric"]
+    variance: Literal["unit", "inverse_width"] = "unit"
+
+    def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int) -> Held:
+        """Return `F/<site>` for every activation site."""
+        held = {}
+        for site, axis in sites.items():
+            units = layout.axes[axis]
+            scale = 1.0 if self.variance == "unit" else units**-0.5
+            F = scale * rng_for(seed, f"F/{site}").standard_normal((units, units))
+            held[f"F/{site}"] = torch.from_numpy(F).float()
+        return held
+
+    def activations(self, held: Held) -> dict[str, nn.Module]:
+        """Return a FiGLU for every `F`."""
+        return {key.removeprefix("F/"): FiGLU(F) for key, F in held.items() if key.startswith("F/")}
