@@ -2,12 +2,16 @@
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
+from metanets.cli import app as metanets_app
 from zoo.cli import app as zoo_app
+from zoo.cli import generate_with_bar
 from zoo.errors import AsymZooError
 
 app = typer.Typer(
@@ -17,11 +21,46 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(metanets_app, name="metanets")
 
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
     """Take the options of all commands."""
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for zoos, results and report.")] = Path("quickstart"),
+    pairs: Annotated[int, typer.Option(min=16, help="Pairs of varied networks, for metanetworks.")] = 384,
+    replicas: Annotated[int, typer.Option(min=4, help="Networks alike, for connectivity.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default the CPUs.")] = None,
+) -> None:
+    """Generate two digits zoos, train metanetworks, measure connectivity, write a report."""
+    from tqdm import tqdm
+
+    from benchmark.quickstart import quickstart as run
+
+    processes = workers or os.cpu_count() or 1
+
+    def make(recipe: Any, folder: Path) -> Any:
+        return generate_with_bar(recipe, folder, workers=processes)
+
+    def track(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
+        return tqdm(items, desc=title, total=total)
+
+    report = run(out, make, pairs=pairs, replicas=replicas, workers=processes, track=track)
+    typer.echo(
+        f"""
+zoos       {out / "digits-mlp"}, {out / "digits-mlp-replicas"}
+results    {out / "results.json"}
+report     {report}
+
+Next:
+    asymzoo zoo info {out / "digits-mlp"}
+    asymzoo metanets train {out / "digits-mlp"} --model mlp --treatment w_asymmetric
+    asymzoo zoo recipes"""
+    )
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 What is drawn depends on (recipe seed, pair, epoch) alone, so all treatments of a pair see the same images.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -65,15 +65,15 @@ class Moves(NamedTuple):
     centre: Int[Tensor, "*images 2"]
 
     @classmethod
-    def stack(cls, moves: list[Self]) -> Self:
+    def stack(cls, moves: list["Moves"]) -> "Moves":
         """Stack the moves of several networks."""
         return cls(*(torch.stack(parts) for parts in zip(*moves, strict=True)))
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Moves":
         """Move to a device."""
         return type(self)(*(part.to(device) for part in self))
 
-    def batch(self, index: slice) -> Self:
+    def batch(self, index: slice) -> "Moves":
         """Take some images of every network."""
         return type(self)(self.flip[:, index], self.shift[:, index], self.centre[:, index])
 

@@ -85,6 +85,8 @@ def generate_with_bar(recipe: Any, out: Path, *, workers: int | None = None, **o
 
     def show(done: int, total: int) -> None:
         nonlocal bar
+        if total == 0:  # nothing is missing
+            return
         bar = bar or tqdm(desc=recipe.name, total=total, unit=" networks", smoothing=0.05)
         bar.update(done - bar.n)
 

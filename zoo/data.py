@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Data:
         """The shape of one example."""
         return tuple(self.train_x.shape[1:])
 
-    def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+    def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Data":
         """Move to a device; `dtype` is the examples', labels stay int64."""
         train_x, test_x = self.train_x.to(device, dtype), self.test_x.to(device, dtype)
         train_y, test_y = self.train_y.to(device), self.test_y.to(device)
@@ -107,7 +107,7 @@ def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int
         DataError: if the name is unknown, the data cannot be found or are damaged, or the limit does not fit.
     """
     if name not in DATASETS:
-        nearest = get_close_matches(name, DATASETS, n=1, cutoff=0.0)[0]
+        nearest = get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.0)[0]
         raise DataError(f"data set {name!r} is unknown; did you mean {nearest!r}? Known are {', '.join(DATASETS)}")
     source = DATASETS[name]
     if source is None:

@@ -1,7 +1,5 @@
 """Numbers that differ from pair to pair."""
 
-from typing import Self
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -25,10 +23,10 @@ class Distribution(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_number(cls, value: object) -> object:
-        return {"constant": value} if isinstance(value, int | float) else value
+        return {"constant": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Distribution":
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
             raise ValueError("give a number or one of uniform, log_uniform, integers")
@@ -39,22 +37,22 @@ class Distribution(BaseModel):
         return self
 
     @property
-    def bounds(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[int | float, int | float]:
         """The least and the greatest value."""
         (value,) = self.model_dump(exclude_none=True).values()
         return value if isinstance(value, tuple) else (value, value)
 
     @property
-    def low(self) -> float:
+    def low(self) -> int | float:
         """The least value."""
         return self.bounds[0]
 
     @property
-    def high(self) -> float:
+    def high(self) -> int | float:
         """The greatest value."""
         return self.bounds[1]
 
-    def draw(self, rng: np.random.Generator) -> float:
+    def draw(self, rng: np.random.Generator) -> int | float:
         """Draw a value."""
         if self.log_uniform:
             return float(np.exp(rng.uniform(*np.log(self.log_uniform))))

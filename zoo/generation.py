@@ -136,7 +136,7 @@ def plan(manifest: Manifest, shard_pairs: int | None = None) -> list[Shard]:
     for treatment in manifest.recipe.treatments:
         bytes_per_pair = 8 * sum(np.prod(parameter["shape"]) for parameter in manifest.layouts[treatment])
         for missing in manifest.missing(treatment):
-            size = shard_pairs or int(max(1, min(256, SHARD_BYTES // bytes_per_pair, max(32, -(-len(missing) // 4)))))
+            size = shard_pairs or int(max(1, min(256, SHARD_BYTES // bytes_per_pair, max(32, -(-len(missing) // 3)))))
             shards += [
                 Shard(treatment, range(begin, min(begin + size, missing.stop)))
                 for begin in range(missing.start, missing.stop, size)

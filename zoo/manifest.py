@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import machine, processor, python_version
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, field_validator
@@ -37,7 +37,7 @@ class Mode(BaseModel):
     data: str
 
     @classmethod
-    def here(cls, device: str, data_digest: str) -> Self:
+    def here(cls, device: str, data_digest: str) -> "Mode":
         """Describe this machine."""
         return cls(
             device=device if device == "cpu" else torch.cuda.get_device_name(device),
@@ -105,7 +105,7 @@ class Manifest(BaseModel):
     files: tuple[File, ...] = ()
 
     @classmethod
-    def begin(cls, recipe: Recipe) -> Self:
+    def begin(cls, recipe: Recipe) -> "Manifest":
         """Describe a zoo without networks."""
         packages = ("asymzoo", "torch", "numpy", "h5py")
         return cls(
@@ -117,7 +117,7 @@ class Manifest(BaseModel):
         )
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path) -> "Manifest":
         """Read a zoo's manifest.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 Role = Literal["weight", "bias", "norm_scale", "norm_shift"]
 Axes = tuple[str | None, ...]
-Permutations = Mapping[str, Int[Tensor, "*networks units"]]
+Permutations = Mapping[str, Int[Tensor, "..."]]  # (units,) or (K, units), each axis as many as it has
 
 IDENTIFIED = frozenset({"input", "output"})  # pixels and classes are no one's to permute
 NORMS = (nn.LayerNorm, nn.GroupNorm)
@@ -67,7 +67,7 @@ class ParameterLayout:
                     raise ValueError(f"{parameter.name}: axis {axis} has {length} units here, {lengths[axis]} before")
 
     @classmethod
-    def of(cls, network: nn.Module) -> Self:
+    def of(cls, network: nn.Module) -> "ParameterLayout":
         """Read the layout off a module that declares `axes`, in the order of its `state_dict`."""
         axes = dict(network.axes)  # type: ignore[arg-type]
         norms = {name for name, module in network.named_modules() if isinstance(module, NORMS)}
@@ -134,7 +134,7 @@ class ParameterLayout:
         """Lay named tensors `(*networks, *shape)` end to end: the inverse of `unflatten`."""
         return torch.cat([tensors[p.name].flatten(-len(p.shape)) for p in self.parameters], dim=-1)
 
-    def random_permutations(self, rng: np.random.Generator) -> dict[str, Int[Tensor, " units"]]:
+    def random_permutations(self, rng: np.random.Generator) -> dict[str, Int[Tensor, " _"]]:
         """Draw one uniform permutation for each hidden axis."""
         return {axis: torch.from_numpy(rng.permutation(self.axes[axis])) for axis in self.hidden_axes}
 
@@ -191,6 +191,6 @@ class ParameterLayout:
         return [asdict(parameter) for parameter in self.parameters]
 
     @classmethod
-    def from_json(cls, values: list[dict[str, Any]]) -> Self:
+    def from_json(cls, values: list[dict[str, Any]]) -> "ParameterLayout":
         """Read what `to_json` returned, after a trip through a file."""
         return cls(tuple(Parameter(v["name"], tuple(v["shape"]), tuple(v["axes"]), v["role"]) for v in values))

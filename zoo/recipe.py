@@ -12,7 +12,7 @@ from hashlib import blake2b
 from importlib.resources import files
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from zoo.architectures import ARCHITECTURES, Architecture
+from zoo.augmentation import Augmentation
 from zoo.data import DATASETS
 from zoo.distribution import Distribution
 from zoo.errors import RecipeError, nearest
@@ -111,12 +112,12 @@ class ArchitectureArguments(BaseModel):
         return self.model_dump(exclude={"name"})
 
 
-_ARGUMENTS = [ArchitectureArguments.of(name, architecture) for name, architecture in ARCHITECTURES.items()]
+_ARGUMENTS = {name: ArchitectureArguments.of(name, architecture) for name, architecture in ARCHITECTURES.items()}
 if TYPE_CHECKING:
     AnyArchitecture = ArchitectureArguments
     AnyTreatment = Treatment
 else:
-    AnyArchitecture = Annotated[reduce(or_, _ARGUMENTS), Field(discriminator="name")]
+    AnyArchitecture = Annotated[reduce(or_, _ARGUMENTS.values()), Field(discriminator="name")]
     AnyTreatment = Annotated[reduce(or_, TREATMENTS.values()), Field(discriminator="kind")]
 
 
@@ -148,7 +149,7 @@ class Recipe(BaseModel):
     ]
 
     @classmethod
-    def load(cls, source: str | Path) -> Self:
+    def load(cls, source: str | Path) -> "Recipe":
         """Read a built-in recipe by its name, or a TOML file.
 
         Raises:
@@ -167,13 +168,15 @@ class Recipe(BaseModel):
                 text = path.read_text()
             except OSError as error:
                 raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
+            except UnicodeDecodeError as error:
+                raise RecipeError(f"{path}: not valid TOML: no UTF-8 at byte {error.start}") from error
         try:
             return cls.read(tomllib.loads(text), str(source))
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source}: not valid TOML: {error}") from error
 
     @classmethod
-    def read(cls, values: dict[str, Any], source: str = "recipe") -> Self:
+    def read(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
         """Validate a recipe's values, naming `source` in errors.
 
         Raises:
@@ -188,7 +191,7 @@ class Recipe(BaseModel):
         """Pickle as JSON: the model of an architecture's arguments is no module's attribute."""
         return type(self).model_validate_json, (self.model_dump_json(),)
 
-    def only(self, treatments: Iterable[str]) -> Self:
+    def only(self, treatments: Iterable[str]) -> "Recipe":
         """Return the recipe with some of its treatments, in its own order.
 
         Raises:
@@ -220,7 +223,7 @@ class Recipe(BaseModel):
         except RecipeError as error:
             raise RecipeError(f"{self.name}: treatments.{treatment}.{error}") from None
 
-    def draw(self, pair: int) -> dict[str, float]:
+    def draw(self, pair: int) -> dict[str, int | float]:
         """Draw the hyperparameters of a pair."""
         return {
             name: getattr(self.training, name).draw(rng_for(self.seed, f"hyperparameters/{name}", pair))
@@ -238,25 +241,44 @@ def built_in_recipes() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in BUILT_IN.iterdir() if path.name.endswith(".toml"))
 
 
-def _field_names(*models: type[BaseModel]) -> set[str]:
-    return {name for model in models for name in model.model_fields}
+def _model_at(loc: tuple[Any, ...]) -> type[BaseModel]:
+    """Return the model that lacks the field at a place in a recipe."""
+    match loc:
+        case ("architecture", name, _):
+            return _ARGUMENTS[name]
+        case ("treatments", _, kind, _):
+            return TREATMENTS[kind]
+        case ("training", "augmentation", _):
+            return Augmentation
+        case ("training", _, _):
+            return Distribution
+        case ("training", _):
+            return Training
+        case ("data", _):
+            return DataChoice
+    return Recipe
 
 
 def _explain(error: ValidationError) -> str:
     """Put the first of a validation's errors in one line: the field, what is wrong, what to do."""
-    first = error.errors()[0]
+    errors = error.errors()
+    # A union of forms reports on each of them: the one that came furthest is what was meant.
+    first = max((e for e in errors if e["loc"][:4] == errors[0]["loc"][:4]), key=lambda e: len(e["loc"]))
     tags = {*ARCHITECTURES, *TREATMENTS}
-    # A tagged union repeats its tag after the field; `treatments` is followed by the user's own names.
-    place = [str(part) for part in first["loc"]]
+    place = list(first["loc"])
+    # A union puts its tag or form after the field; `treatments` is followed by the user's own names.
     if place[:1] == ["treatments"] and len(place) > 2:
-        place = place[:2] + place[3:] if place[2] in tags else place
+        form = place[4:5] if place[4:5] and isinstance(place[4], int) else []
+        place = place[:2] + place[3:4] + form + place[5:] if place[2] in tags else place
     elif place[:1] == ["architecture"]:
         place = place[:1] + place[2:] if len(place) > 1 and place[1] in tags else place
-    field, context = ".".join(place), first.get("ctx", {})
+    field, context = ".".join(map(str, place)), first.get("ctx", {})
     if first["type"] == "extra_forbidden":
-        models = {"architecture": _ARGUMENTS, "treatments": TREATMENTS.values(), "training": [Training]}
-        fields = _field_names(*models.get(place[0], [Recipe, DataChoice]) if len(place) > 1 else [Recipe])
-        return f"{field}: unknown field{nearest(place[-1], fields) or '; remove it'}"
+        fields = _model_at(first["loc"]).model_fields
+        return f"{field}: unknown field{nearest(str(place[-1]), fields) or '; remove it'}"
+    if first["type"] == "union_tag_not_found":
+        tag = context["discriminator"].strip("'")
+        return f"{field}.{tag}: missing; add one of {', '.join(TREATMENTS if tag == 'kind' else ARCHITECTURES)}"
     if first["type"] == "union_tag_invalid":
         tag, known = context["tag"], [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         what = context["discriminator"].strip("'")

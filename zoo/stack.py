@@ -5,7 +5,7 @@ Every phenomenon in this project is the evaluation of some stack.
 
 import copy
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +34,7 @@ def stack_size(module: nn.Module, layout: ParameterLayout, device: torch.device 
     """How many networks to work on at once. Speed depends on it, results do not."""
     convolutional = is_convolutional(module)
     if torch.device(device).type == "cpu":
-        return 1 if convolutional else max(1, min(64, STACK_BYTES // (4 * layout.size)))
+        return 1 if convolutional else max(1, min(128, STACK_BYTES // (4 * layout.size)))
     return 16 if convolutional else 512
 
 
@@ -104,7 +104,7 @@ class Stack:
             loss += len(labels) * cross_entropy(logits, labels.expand(len(self), -1)).double()
         return Evaluation(correct / len(y), (loss / len(y)).to(self.rows.dtype))
 
-    def permute(self, permutations: Permutations) -> Self:
+    def permute(self, permutations: Permutations) -> "Stack":
         """Return the stack with hidden units permuted, see `ParameterLayout.permute`."""
         return replace(self, rows=self.layout.permute(self.rows, permutations))
 

@@ -7,12 +7,12 @@ One loop for all: every tensor has the networks as its first dimension, so a ste
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from zoo.augmentation import Augmentation, Moves
@@ -22,6 +22,7 @@ from zoo.stack import Stack, cross_entropy, run_stack
 from zoo.treatments import Treated
 
 Schedule = Literal["constant", "triangular", "warmup", "exponential_warmup"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 METRICS = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
 
 
@@ -47,7 +48,7 @@ class Optimizer(BaseModel):
     warmup: float = Field(0.2, ge=0, le=1)
     warmup_epochs: PositiveInt | None = None
     momentum: float = Field(0.9, ge=0, lt=1)
-    betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     augmentation: Augmentation | None = None
 

@@ -4,9 +4,10 @@ What trains is `theta`; what the network uses is `row = constants + scale * thet
 site of the architecture and a decay for each parameter. Rows, in memory and on disk, are always what the network uses.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -74,7 +75,7 @@ class Treated:
     @classmethod
     def of(
         cls, treatment: Treatment, name: str, arguments: dict[str, Any], *, seed: int = 0, held: Held | None = None
-    ) -> Self:
+    ) -> "Treated":
         """Treat the architecture called `name`, drawing what is held from `seed`, or with what a zoo `held`."""
         module = treatment.architecture(name, arguments).requires_grad_(False).eval()
         layout = ParameterLayout.of(module)
@@ -102,7 +103,7 @@ class Treated:
         """Return `start` with zeros at fixed entries, where nothing trains and nothing decays."""
         return start if self.scale is None else start * self.scale
 
-    def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+    def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Treated":
         """Return a copy on a device, in a precision."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -110,7 +111,7 @@ class Treated:
 
         return replace(
             self,
-            module=self.module.to(device, dtype),
+            module=copy.deepcopy(self.module).to(device, dtype),
             constants=move(self.constants),
             scale=move(self.scale),
             decay=self.decay.to(device, dtype),

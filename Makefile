@@ -1,0 +1,32 @@
+# The two commands to know: `make quickstart` and `make test`.
+PYTHON ?= python3
+export OMP_NUM_THREADS = 1
+
+.PHONY: quickstart test lint bench clean
+
+quickstart: .venv/installed
+	.venv/bin/asymzoo quickstart
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest -n 2
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: .venv/installed-dev
+	.venv/bin/python tests/performance/training.py
+	.venv/bin/python tests/performance/reading.py
+
+clean:
+	rm -rf .venv build *.egg-info quickstart .hypothesis .mypy_cache .ruff_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

@@ -1,0 +1,84 @@
+"""The main job from end to end on the embedded digits: two zoos, metanetworks, mode connectivity, a report."""
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.phenomena.mode_connectivity import ModeConnectivity, mode_connectivity
+from benchmark.report import write_report
+from metanets.models import MODELS
+from metanets.training import Result, evaluate_model
+from zoo.data import load_data
+from zoo.engines import Advance, run_in_processes
+from zoo.manifest import write_whole
+from zoo.recipe import Recipe
+from zoo.store import Zoo
+
+TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric", "w_masked", "w_initialised")
+Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def quickstart(
+    folder: Path,
+    make: Callable[[Recipe, Path], Zoo],
+    *,
+    pairs: int = 384,
+    replicas: int = 32,
+    workers: int = 1,
+    track: Track,
+) -> Path:
+    """Make two zoos and measure them; return the path of the report.
+
+    Arguments:
+        folder: where zoos, results and report go; what is there already of the zoos is used.
+        make: generates a recipe into a folder.
+        pairs: of networks with varied hyperparameters, which metanetworks read.
+        replicas: networks alike but for their seeds, between which connectivity is measured.
+        workers: processes for the metanetworks.
+        track: wraps an iterable of known length to show its progress under a title.
+    """
+    varied = make(_recipe("digits-mlp", pairs), folder / "digits-mlp")
+    alike = make(_recipe("digits-mlp-replicas", replicas), folder / "digits-mlp-replicas")
+    torch.set_num_threads(1)
+    jobs = [(varied, treatment, model) for treatment in TREATMENTS for model in ("mean", *MODELS)]
+    results = run_in_processes(jobs, _predict, workers, lambda networks: None)
+    predictions: list[Result] = sorted(
+        track(results, len(jobs), "metanetworks"), key=lambda r: jobs.index((varied, r.treatment, r.model))
+    )
+    data = load_data(alike.recipe.data.name)
+    measured = (mode_connectivity(alike, treatment, data) for treatment in TREATMENTS)
+    connectivity: list[ModeConnectivity] = list(track(measured, len(TREATMENTS), "mode connectivity"))
+    made = evidence()
+    values = {
+        "made": made,
+        "metanetworks": [result.to_json() for result in predictions],
+        "mode_connectivity": [result.to_json() for result in connectivity],
+    }
+    write_whole(folder / "results.json", json.dumps(values, indent=1).encode())
+    return write_report(folder / "report" / "index.html", varied, alike, predictions, connectivity, made)
+
+
+def _predict(job: tuple[Zoo, str, str], advance: Advance) -> Result:
+    zoo, treatment, model = job
+    return evaluate_model(zoo, treatment, model)
+
+
+def _recipe(name: str, pairs: int) -> Recipe:
+    return Recipe.load(name).only(TREATMENTS).model_copy(update={"pairs": pairs})
+
+
+def evidence() -> dict[str, str]:
+    """Say when, how and on what results were made."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

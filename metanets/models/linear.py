@@ -1,0 +1,27 @@
+"""The simplest reader of weights."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metanets.models.base import Metanetwork
+
+
+class Linear(Metanetwork):
+    """A linear function of the rows.
+
+    Arguments:
+        features: length of an input.
+    """
+
+    reads = "rows"
+    learning_rate = 1e-4  # each step moves thousands of weights that act as one sum
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(features, 1)
+        nn.init.zeros_(self.output.weight)  # a random start would be noise in thousands of dimensions
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x: Float[Tensor, "networks features"]) -> Float[Tensor, " networks"]:
+        """Predict one number for each network."""
+        return self.output(x).squeeze(-1)

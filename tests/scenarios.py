@@ -1,0 +1,131 @@
+"""Small networks, treatments and data that tests share.
+
+The suites in `tests/contracts` run over `NETWORKS` and `SETTINGS`: a new architecture or treatment needs a line here.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.architectures import ARCHITECTURES
+from zoo.data import Data
+from zoo.recipe import Recipe
+from zoo.seeds import rng_for
+from zoo.treatments import TREATMENTS, Treated
+
+CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture's name, its arguments, and the shape of one example."""
+
+    name: str
+    arguments: dict[str, Any]
+    shape: tuple[int, ...]
+
+    def build(self):
+        return ARCHITECTURES[self.name](**self.arguments)
+
+    def examples(self, batch=6, seed=0):
+        x = np.random.default_rng(seed).standard_normal((batch, *self.shape))
+        return torch.from_numpy(x)
+
+
+NETWORKS = {
+    "mlp": Network("mlp", {"widths": [6, 7, 5, CLASSES]}, (6,)),
+    "mlp_plain": Network("mlp", {"widths": [6, 7, CLASSES], "norm": "none", "activation": "tanh"}, (2, 3)),
+    "cnn": Network("cnn", {"channels": [2, 4, 5], "classes": CLASSES}, (2, 8, 8)),
+    "cnn_norm": Network(
+        "cnn",
+        {"channels": [1, 4, 5], "classes": CLASSES, "norm": "group", "activation": "gelu", "padding": 1, "stride": 1},
+        (1, 5, 5),
+    ),
+    "resnet8": Network("resnet", {"blocks": 1, "width": 0.375, "classes": CLASSES}, (3, 8, 8)),
+    "resnet14": Network("resnet", {"blocks": 2, "width": 0.375, "channels": 1, "classes": CLASSES}, (1, 6, 6)),
+}
+
+SETTINGS = {
+    "standard": {"kind": "standard"},
+    "narrow": {"kind": "narrow", "width": 0.6},
+    "w_asymmetric": {"kind": "w_asymmetric", "n_fix": 2},
+    "w_masked": {"kind": "w_asymmetric", "n_fix": 2, "kappa": 0},
+    "w_initialised": {"kind": "w_initialised", "n_fix": 2},
+    "w_rescaled": {"kind": "w_initialised", "n_fix": 2, "shared": False},
+    "sigma_asymmetric": {"kind": "sigma_asymmetric"},
+    "sigma_scaled": {"kind": "sigma_asymmetric", "variance": "inverse_width"},
+    "syre": {"kind": "syre", "std": 0.1, "anisotropy": 0.5},
+}
+
+
+def treatment_of(setting):
+    """The treatment of a key of `SETTINGS`, or of a dict of arguments."""
+    arguments = SETTINGS[setting] if isinstance(setting, str) else setting
+    return TREATMENTS[arguments["kind"]](**arguments)
+
+
+def treat(setting, network="mlp", seed=0, dtype=torch.float32):
+    """A treated network, in a precision."""
+    network = NETWORKS[network] if isinstance(network, str) else network
+    treated = Treated.of(treatment_of(setting), network.name, network.arguments, seed=seed)
+    return treated.to("cpu", dtype)
+
+
+def some_thetas(treated, networks=3, seed=0, dtype=torch.float64) -> Tensor:
+    """Networks in general position: norms, too, are no identities."""
+    rng = np.random.default_rng(seed)
+    rows = [treated.layout.draw_initial(rng).to(dtype) for _ in range(networks)]
+    noise = torch.from_numpy(rng.normal(0, 0.2, (networks, treated.layout.size)))
+    return treated.thetas(torch.stack(rows) + noise.to(dtype))
+
+
+def some_data(shape=(6,), train=43, test=20, seed=0) -> Data:
+    """Blobs, one for each class, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((CLASSES, *shape))
+
+    def split(examples):
+        y = rng.integers(0, CLASSES, examples)
+        x = centres[y] + 0.7 * rng.standard_normal((examples, *shape))
+        return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y)
+
+    return Data("blobs", *split(train), *split(test), CLASSES)
+
+
+def small_recipe(pairs=6, **changes) -> Recipe:
+    """A recipe of one or two seconds, of every treatment."""
+    return Recipe.read(
+        {
+            "name": "small",
+            "seed": 5,
+            "pairs": pairs,
+            "data": {"name": "digits", "train_limit": 200},
+            "architecture": {"name": "mlp", "widths": [64, 12, 9, 10]},
+            "training": {
+                "batch_size": 32,
+                "schedule": "triangular",
+                "learning_rate": {"log_uniform": [1e-3, 1e-1]},
+                "weight_decay": {"log_uniform": [1e-4, 1e-1]},
+                "label_smoothing": {"uniform": [0.0, 0.2]},
+                "epochs": {"integers": [1, 4]},
+            },
+            "treatments": SETTINGS,
+            **changes,
+        }
+    )
+
+
+def digest_of_draws(setting, network) -> str:
+    """Identify all that is drawn for a treated network: what is held, and the start of a pair."""
+    treated = treat(setting, network, seed=3)
+    initial = treated.layout.draw_initial(rng_for(3, "initial", 1))
+    drawn = treated.held | {"start": treatment_of(setting).start(initial, treated.layout, 3, 1)}
+    total = blake2b(digest_size=16)
+    for name in sorted(drawn):
+        total.update(name.encode())
+        total.update(drawn[name].numpy().tobytes())
+    return total.hexdigest()

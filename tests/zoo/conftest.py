@@ -1,0 +1,73 @@
+import json
+import shutil
+from hashlib import sha256
+
+import pytest
+
+from zoo import Recipe, generate, open_zoo
+
+TINY = {
+    "name": "tiny",
+    "pairs": 6,
+    "data": {"name": "digits", "train_limit": 512},
+    "architecture": {"name": "mlp", "widths": [64, 8, 8, 10]},
+    "training": {
+        "learning_rate": {"log_uniform": [1e-3, 1e-1]},
+        "weight_decay": {"log_uniform": [1e-4, 1e-1]},
+        "label_smoothing": {"uniform": [0.0, 0.2]},
+        "epochs": {"integers": [1, 3]},
+    },
+    "treatments": {
+        "standard": {"kind": "standard"},
+        "narrow": {"kind": "narrow", "width": 0.5},
+        "w_asymmetric": {"kind": "w_asymmetric", "n_fix": [4, 3, 2]},
+        "sigma_asymmetric": {"kind": "sigma_asymmetric"},
+        "syre": {"kind": "syre"},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    return Recipe.read(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tiny_recipe, tmp_path_factory):
+    """Six pairs in shards of four and two; for reading only."""
+    return generate(tiny_recipe, tmp_path_factory.mktemp("zoos") / "tiny", shard_pairs=4)
+
+
+@pytest.fixture
+def tiny_copy(tiny_zoo, tmp_path):
+    """The same in a folder of its own, to be damaged."""
+    return open_zoo(shutil.copytree(tiny_zoo.folder, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def edit_manifest():
+    """A function that changes the values in a zoo's `zoo.json`, as `change` does in place."""
+
+    def edit(folder, change):
+        path = folder / "zoo.json"
+        values = json.loads(path.read_text())
+        change(values)
+        path.write_text(json.dumps(values))
+
+    return edit
+
+
+@pytest.fixture
+def reseal(edit_manifest):
+    """A function that has the manifest agree with a changed file."""
+
+    def agree(folder, name):
+        content = (folder / name).read_bytes()
+
+        def change(values):
+            (entry,) = [file for file in values["files"] if file["path"] == name]
+            entry |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+
+        edit_manifest(folder, change)
+
+    return agree

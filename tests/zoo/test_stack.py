@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch.func import functional_call, vmap
+from torch.nn import functional
+
+import zoo.stack
+from tests.scenarios import CLASSES, NETWORKS, SETTINGS, some_data, some_thetas, treat
+from zoo.stack import Stack, cross_entropy, run_stack, stack_size
+
+
+def make_stack(network="mlp", setting="standard", networks=4, dtype=torch.float64):
+    treated = treat(setting, network, dtype=dtype)
+    return Stack(treated.rows(some_thetas(treated, networks, dtype=dtype)), treated.module, treated.layout)
+
+
+def measured_by_hand(stack, x, y):
+    logits = [stack.network(k)(x) for k in range(len(stack))]
+    accuracy = torch.stack([(one.argmax(1) == y).double().mean() for one in logits])
+    return accuracy, torch.stack([functional.cross_entropy(one, y) for one in logits]).detach()
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn_norm"])
+@pytest.mark.parametrize("setting", ["standard", "sigma_asymmetric"])
+def test_evaluation_is_accuracy_and_cross_entropy_by_hand(monkeypatch, network, setting):
+    stack = make_stack(network, setting)
+    data = some_data(NETWORKS[network].shape).to("cpu", torch.float64)
+    accuracy, loss = measured_by_hand(stack, data.train_x, data.train_y)
+    for batch, size in ((256, 8 << 20), (7, 8 << 20), (43, 8 * stack.layout.size)):  # portions of examples, of networks
+        monkeypatch.setattr(zoo.stack, "EVALUATION_BATCH", batch)
+        monkeypatch.setattr(zoo.stack, "STACK_BYTES", size)
+        found = stack.evaluate(data.train_x, data.train_y)
+        torch.testing.assert_close(found.accuracy.double(), accuracy, rtol=0, atol=1e-7)
+        torch.testing.assert_close(found.loss, loss, rtol=1e-10, atol=0)
+    assert len(accuracy.unique()) > 1
+
+
+def test_a_network_measures_the_same_in_any_company():
+    stack, data = make_stack(networks=70, dtype=torch.float32), some_data(train=300)
+    assert stack_size(stack.module, stack.layout, "cpu") < 10_000
+    whole = stack.evaluate(data.train_x, data.train_y)
+    few = Stack(stack.rows[[50, 3]], stack.module, stack.layout).evaluate(data.train_x, data.train_y)
+    assert torch.equal(whole.accuracy[[50, 3]], few.accuracy)
+    assert torch.equal(whole.loss[[50, 3]], few.loss)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_by_one_and_vmap_agree_on_logits_and_gradients(network):
+    stack = make_stack(network)
+    x = torch.stack([NETWORKS[network].examples(seed=k) for k in range(len(stack))])
+    logits, gradients = [], []
+    for run in (
+        lambda rows: run_stack(stack.module, stack.layout, rows, x),
+        lambda rows: vmap(lambda n, b: functional_call(stack.module, n, (b,)))(stack.layout.unflatten(rows), x),
+    ):
+        rows = stack.rows.clone().requires_grad_()
+        logits.append(run(rows))
+        gradients.append(torch.autograd.grad(logits[-1].log_softmax(-1)[..., 0].sum(), rows)[0])
+    torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-11)
+    assert logits[0].shape == (len(stack), 6, CLASSES)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_network_of_a_stack_is_an_ordinary_module_of_its_own(setting):
+    stack = make_stack(setting=setting)
+    before, network = stack.rows.clone(), stack.network(1)
+    x, y = NETWORKS["mlp"].examples(), torch.tensor([0, 1, 2, 0, 1, 2])
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    functional.cross_entropy(network(x), y).backward()
+    optimizer.step()
+    assert (stack.layout.flatten(dict(network.named_parameters())) - before[1]).abs().max() > 1e-4
+    assert torch.equal(stack.rows, before)
+    assert not any(parameter.requires_grad for parameter in stack.module.parameters())
+
+
+def test_permuting_a_stack_permutes_its_rows():
+    stack = make_stack()
+    permutations = {"hidden0": torch.stack([torch.randperm(7) for _ in range(len(stack))])}
+    assert torch.equal(stack.permute(permutations).rows, stack.layout.permute(stack.rows, permutations))
+
+
+def test_each_network_smooths_labels_by_its_own_share():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, 8, CLASSES, dtype=torch.float64, generator=generator)
+    y = torch.randint(CLASSES, (3, 8), generator=generator)
+    smoothing = torch.tensor([0.0, 0.1, 0.3], dtype=torch.float64)
+    expected = [
+        functional.cross_entropy(one, labels, label_smoothing=share)
+        for one, labels, share in zip(logits, y, smoothing.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(cross_entropy(logits, y, smoothing), torch.stack(expected), rtol=1e-12, atol=0)
+    torch.testing.assert_close(cross_entropy(logits, y)[0], expected[0], rtol=1e-12, atol=0)
