@@ -10,8 +10,8 @@ import typer
 from typer.exceptions import TyperException
 
 from metanets.cli import app as metanets_app
+from zoo.cli import DataDir, generate_with_bar
 from zoo.cli import app as zoo_app
-from zoo.cli import generate_with_bar
 from zoo.errors import AsymZooError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(metanets_app, name="metanets")
+benchmark_app = typer.Typer(help="Measure what symmetry does.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.callback()
@@ -61,6 +63,42 @@ Next:
     asymzoo metanets train {out / "digits-mlp"} --model mlp --treatment w_asymmetric
     asymzoo zoo recipes"""
     )
+
+
+@benchmark_app.command("run")
+def run_phenomena(
+    zoo: Annotated[Path, typer.Argument(help="A zoo's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results, one JSON file a phenomenon.")],
+    only: Annotated[str | None, typer.Option(help="Some of the phenomena: a,b,…")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure phenomena on every treatment of a zoo."""
+    import json
+
+    from tqdm import tqdm
+
+    from benchmark.phenomena import PHENOMENA
+    from benchmark.quickstart import evidence
+    from zoo.data import load_data
+    from zoo.errors import TaskError, nearest
+    from zoo.manifest import write_whole
+    from zoo.store import open_zoo
+
+    names = list(PHENOMENA) if only is None else only.split(",")
+    for name in names:
+        if name not in PHENOMENA:
+            raise TaskError(f"only: no phenomenon {name!r}{nearest(name, PHENOMENA)}; there are {', '.join(PHENOMENA)}")
+    opened = open_zoo(zoo)
+    choice = opened.recipe.data
+    data = load_data(choice.name, data_dir=data_dir, train_limit=choice.train_limit)
+    for name in names:
+        results = [PHENOMENA[name](opened, treatment, data) for treatment in tqdm(opened.treatments, desc=name)]
+        for result in results:
+            mean, low, high = result.barriers["test_loss"]
+            typer.echo(f"{result.treatment:20}test-loss barrier {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
+        values = {"made": evidence(), name: [result.to_json() for result in results]}
+        write_whole(out / f"{name}.json", json.dumps(values, indent=1).encode())
+        typer.echo(f"written to {out / name}.json")
 
 
 def main() -> None:

@@ -129,3 +129,25 @@ def digest_of_draws(setting, network) -> str:
         total.update(name.encode())
         total.update(drawn[name].numpy().tobytes())
     return total.hexdigest()
+
+
+def move_slowly(image, flip, shift, centre, cutout):
+    """Flip, shift with zeros moving in, and cut a square out of one image `(C, H, W)`, pixel by pixel."""
+    height, width = image.shape[1:]
+    moved = torch.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            from_y, from_x = y - shift[0], x - shift[1]
+            if 0 <= from_y < height and 0 <= from_x < width:
+                moved[:, y, x] = image[:, from_y, width - 1 - from_x if flip else from_x]
+    top, left = centre[0] - cutout // 2, centre[1] - cutout // 2
+    for y in range(max(0, top), min(height, top + cutout)):
+        for x in range(max(0, left), min(width, left + cutout)):
+            moved[:, y, x] = 0
+    return moved
+
+
+def augment_slowly(augmentation, images, moves):
+    """Move each of `(B, C, H, W)` by `moves` of leading shape `(B,)`."""
+    each = zip(images, moves.flip.tolist(), moves.shift.tolist(), moves.centre.tolist(), strict=True)
+    return torch.stack([move_slowly(*one, augmentation.cutout) for one in each])

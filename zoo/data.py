@@ -8,7 +8,6 @@ import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
@@ -20,7 +19,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.errors import DataError
+from zoo.errors import DataError, nearest
 from zoo.seeds import rng_for
 
 SAVED = "dataset_dict.json"  # what marks a folder written by `DatasetDict.save_to_disk`
@@ -107,8 +106,7 @@ def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int
         DataError: if the name is unknown, the data cannot be found or are damaged, or the limit does not fit.
     """
     if name not in DATASETS:
-        nearest = get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.0)[0]
-        raise DataError(f"data set {name!r} is unknown; did you mean {nearest!r}? Known are {', '.join(DATASETS)}")
+        raise DataError(f"data: no data set {name!r}{nearest(name.lower(), DATASETS)}; there are {', '.join(DATASETS)}")
     source = DATASETS[name]
     if source is None:
         train, test = _read_digits()
@@ -179,7 +177,9 @@ def _read_digits() -> tuple[_Split, _Split]:
 
 def _read_hub(name: str, source: Source) -> tuple[_Split, _Split]:
     import datasets
+    from huggingface_hub.utils.logging import set_verbosity_error
 
+    set_verbosity_error()  # what it retries is no news; what comes of it is told below
     try:
         loaded = datasets.load_dataset(source.repository, source.config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from zoo.data import Data, load_data
 from zoo.engines import ENGINES, Advance
-from zoo.errors import RecipeError
-from zoo.manifest import File, Manifest, Mode, merge
+from zoo.errors import RecipeError, ZooError
+from zoo.manifest import MANIFEST, File, Manifest, Mode, merge
 from zoo.recipe import HYPERPARAMETERS, Recipe
 from zoo.seeds import rng_for
 from zoo.stack import stack_size
@@ -111,21 +111,25 @@ def check_fit(recipe: Recipe, treatment: str, data: Data) -> None:
 
 def _begin(recipe: Recipe, folder: Path) -> Manifest:
     """Write or extend the manifest, and what treatments hold constant."""
-    if (folder / "zoo.json").exists():
+    try:
+        occupied = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be used ({error.strerror}); choose another folder") from error
+    if not occupied:
+        manifest = Manifest.begin(recipe)
+    elif not (folder / MANIFEST).exists():
+        raise ZooError(f"{folder}: is not empty and no zoo; choose another folder")
+    else:
         before = Manifest.read(folder)
         manifest = Manifest.begin(merge(before.recipe, recipe, folder))
-        manifest = manifest.model_copy(update={"created": before.created, "files": before.files})
-    elif folder.exists() and any(folder.iterdir()):
-        raise RecipeError(f"{folder}: is not empty and no zoo; choose another folder")
-    else:
-        manifest = Manifest.begin(recipe)
+        files = tuple(file for file in before.files if (folder / file.path).is_file())
+        manifest = manifest.model_copy(update={"created": before.created, "files": files})
+    manifest.write(folder)  # before anything else: an interrupted beginning is a zoo to go on with
     present = {file.treatment for file in manifest.files if file.pairs is None}
     for treatment in manifest.recipe.treatments:
         if treatment not in present and (held := manifest.recipe.treat(treatment).held):
             file = write_constants(folder, treatment, held)
             manifest = manifest.model_copy(update={"files": (*manifest.files, file)})
-    files = tuple(file for file in manifest.files if (folder / file.path).is_file())
-    manifest = manifest.model_copy(update={"files": files})
     manifest.write(folder)
     return manifest
 

@@ -4,7 +4,9 @@ A file appears under its name only when it is whole, and the manifest is replace
 so an interrupted run leaves a zoo that can be resumed.
 """
 
+import errno
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -187,5 +189,8 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); make room, then run the same again") from error
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder that can be written"
+        raise ZooError(f"{path}: cannot be written ({error.strerror}); {remedy}, then run the same again") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -121,7 +121,10 @@ class Zoo:
             try:
                 held = safetensors.torch.load_file(path) if listed else {}
             except safetensors.SafetensorError as error:
-                raise ZooError(f"{path}: damaged ({error}); delete it and generate again") from None
+                raise _damaged(path, str(error)) from None
+            wanted = self.recipe.treat(treatment).held
+            if {name: t.shape for name, t in held.items()} != {name: t.shape for name, t in wanted.items()}:
+                raise _damaged(path, f"it does not hold what {treatment} wants, {', '.join(wanted)}")
             self._treated[treatment] = self.recipe.treat(treatment, held)
         return self._treated[treatment]
 
@@ -183,7 +186,7 @@ class Zoo:
         which = np.searchsorted(starts, numbers.ravel(), side="right") - 1
         for row, shard, number in zip(rows, which, numbers.ravel(), strict=True):
             row[:] = self._map(shards[shard], WEIGHTS[initial])[number - starts[shard]]
-        return torch.from_numpy(rows.reshape(*numbers.shape, -1))
+        return torch.from_numpy(rows.reshape(*numbers.shape, rows.shape[1]))
 
     def stack(self, treatment: str, index: Index = None, *, initial: bool = False) -> Stack:
         """Return networks, ready to run."""

@@ -4,30 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.scenarios import augment_slowly
 from zoo.augmentation import Augmentation, Moves
 from zoo.seeds import rng_for
-
-
-def move_slowly(image, flip, shift, centre, cutout):
-    """Flip, shift with zeros moving in, and cut a square out of one image `(C, H, W)`, pixel by pixel."""
-    channels, height, width = image.shape
-    moved = torch.zeros_like(image)
-    for y in range(height):
-        for x in range(width):
-            from_y, from_x = y - shift[0], x - shift[1]
-            if 0 <= from_y < height and 0 <= from_x < width:
-                moved[:, y, x] = image[:, from_y, width - 1 - from_x if flip else from_x]
-    top, left = centre[0] - cutout // 2, centre[1] - cutout // 2
-    for y in range(max(0, top), min(height, top + cutout)):
-        for x in range(max(0, left), min(width, left + cutout)):
-            moved[:, y, x] = 0
-    return moved
-
-
-def augment_slowly(augmentation, images, moves):
-    """Move each of `(B, C, H, W)` by `moves` of leading shape `(B,)`."""
-    each = zip(images, moves.flip.tolist(), moves.shift.tolist(), moves.centre.tolist(), strict=True)
-    return torch.stack([move_slowly(*one, augmentation.cutout) for one in each])
 
 
 @settings(deadline=None, max_examples=25)
@@ -63,7 +42,12 @@ def test_identity_settings_leave_images_as_they_are():
 def test_draws_cover_all_moves_evenly():
     moves = Augmentation(flip=True, translate=2, cutout=3).draw(np.random.default_rng(0), 20_000, 4, 6)
     assert moves.flip.double().mean() == pytest.approx(0.5, abs=0.02)
-    expected = [(moves.shift[:, 0] + 2, 5), (moves.shift[:, 1] + 2, 5), (moves.centre[:, 0], 4), (moves.centre[:, 1], 6)]
+    expected = [
+        (moves.shift[:, 0] + 2, 5),
+        (moves.shift[:, 1] + 2, 5),
+        (moves.centre[:, 0], 4),
+        (moves.centre[:, 1], 6),
+    ]
     for values, count in expected:
         share = values.bincount() / len(values)
         torch.testing.assert_close(share, torch.full((count,), 1 / count), rtol=0, atol=0.02)

@@ -35,12 +35,12 @@ def test_evaluation_is_accuracy_and_cross_entropy_by_hand(monkeypatch, network, 
 
 
 def test_a_network_measures_the_same_in_any_company():
-    stack, data = make_stack(networks=70, dtype=torch.float32), some_data(train=300)
-    assert stack_size(stack.module, stack.layout, "cpu") < 10_000
+    stack, data = make_stack(networks=200, dtype=torch.float32), some_data(train=300)
+    assert stack_size(stack.module, stack.layout, "cpu") < 200
     whole = stack.evaluate(data.train_x, data.train_y)
-    few = Stack(stack.rows[[50, 3]], stack.module, stack.layout).evaluate(data.train_x, data.train_y)
-    assert torch.equal(whole.accuracy[[50, 3]], few.accuracy)
-    assert torch.equal(whole.loss[[50, 3]], few.loss)
+    few = Stack(stack.rows[[150, 3]], stack.module, stack.layout).evaluate(data.train_x, data.train_y)
+    assert torch.equal(whole.accuracy[[150, 3]], few.accuracy)
+    assert torch.equal(whole.loss[[150, 3]], few.loss)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -1,0 +1,104 @@
+"""How many times faster stacks train than networks one at a time. Prints JSON; run it on an idle machine.
+
+Both sides run as two processes of one thread each, train the same networks of a built-in recipe in turns, and measure
+train and test loss after each epoch. One at a time means an ordinary module, `torch.optim.AdamW(fused=True)` and,
+for convolutions, channels-last.
+"""
+
+import json
+import multiprocessing
+import sys
+import time
+from statistics import median
+
+import numpy as np
+import torch
+
+from zoo.data import Data, load_data
+from zoo.generation import start_rows, train_pairs
+from zoo.recipe import Recipe
+from zoo.seeds import rng_for
+from zoo.stack import Stack, is_convolutional
+
+ROUNDS = 3
+
+
+def train_one(recipe: Recipe, pair: int, data: Data) -> None:
+    """Train a standard network as anyone would."""
+    drawn, treated = recipe.draw(pair), recipe.treat("standard")
+    module = Stack(start_rows(recipe, "standard", treated, [pair]), treated.module, treated.layout).network(0)
+    layout = torch.channels_last if is_convolutional(module) else torch.contiguous_format
+    module = module.to(memory_format=layout)
+    train_x, test_x = (x.contiguous(memory_format=layout) for x in (data.train_x, data.test_x))
+    epochs, batch = int(drawn["epochs"]), recipe.training.batch_size
+    steps = len(data.train_y) // batch
+    rates = drawn["learning_rate"] * recipe.training.factors(epochs, steps)
+    optimizer = torch.optim.AdamW(module.parameters(), weight_decay=drawn["weight_decay"], fused=True)
+    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=drawn["label_smoothing"])
+    for epoch in range(epochs):
+        order = torch.from_numpy(rng_for(recipe.seed, "order", pair, epoch).permutation(len(data.train_y)))
+        for step, index in enumerate(order[: steps * batch].split(batch)):
+            optimizer.param_groups[0]["lr"] = rates[epoch * steps + step]
+            optimizer.zero_grad()
+            loss_of(module(train_x[index]), data.train_y[index]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            for x, y in ((train_x, data.train_y), (test_x, data.test_y)):
+                logits = torch.cat([module(images) for images in x.split(256)])
+                torch.nn.functional.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+
+
+def work(name: str, data_dir: str | None, pairs: range, stacked: bool, barrier: object, results: object) -> None:
+    """Train the pairs, one way, when all processes are ready; report the seconds."""
+    torch.set_num_threads(1)
+    recipe = Recipe.load(name)
+    data = load_data(recipe.data.name, data_dir=data_dir, train_limit=recipe.data.train_limit)
+    train_pairs(recipe, "standard", pairs[:1], data) if stacked else train_one(recipe, pairs[0], data)
+    barrier.wait()  # type: ignore[attr-defined]
+    began = time.perf_counter()
+    if stacked:
+        train_pairs(recipe, "standard", pairs, data)
+    else:
+        for pair in pairs:
+            train_one(recipe, pair, data)
+    results.put(time.perf_counter() - began)  # type: ignore[attr-defined]
+
+
+def networks_per_second(name: str, data_dir: str | None, networks: int, stacked: bool) -> float:
+    """Train `networks` in each of two processes."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.SimpleQueue()
+    processes = [
+        context.Process(
+            target=work, args=(name, data_dir, range(i * 1000, i * 1000 + networks), stacked, barrier, results)
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        process.start()
+    rates = [networks / results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return float(np.sum(rates))
+
+
+def compare(name: str, data_dir: str | None, alone: int, together: int) -> dict[str, object]:
+    """Measure both ways in turns; the ratio is the median over rounds."""
+    rounds = [
+        (networks_per_second(name, data_dir, alone, False), networks_per_second(name, data_dir, together, True))
+        for _ in range(ROUNDS)
+    ]
+    return {
+        "recipe": name,
+        "one_at_a_time": [round(one, 3) for one, _ in rounds],
+        "stacked": [round(stack, 3) for _, stack in rounds],
+        "ratio": round(median(stack / one for one, stack in rounds), 2),
+    }
+
+
+if __name__ == "__main__":
+    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    figures = [compare("digits-mlp", None, 12, 128)]
+    if folder is not None:  # a folder with MNIST's files
+        figures.append(compare("mnist-cnn", folder, 3, 3))
+    print(json.dumps(figures, indent=1))
