@@ -77,8 +77,8 @@ def run_phenomena(
 
     from tqdm import tqdm
 
+    from benchmark.evidence import evidence
     from benchmark.phenomena import PHENOMENA
-    from benchmark.quickstart import evidence
     from zoo.data import load_data
     from zoo.errors import TaskError, nearest
     from zoo.manifest import write_whole
@@ -97,7 +97,7 @@ def run_phenomena(
             mean, low, high = result.barriers["test_loss"]
             typer.echo(f"{result.treatment:20}test-loss barrier {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
         values = {"made": evidence(), name: [result.to_json() for result in results]}
-        write_whole(out / f"{name}.json", json.dumps(values, indent=1).encode())
+        write_whole(out / f"{name}.json", json.dumps(values).encode())
         typer.echo(f"written to {out / name}.json")
 
 

@@ -1,15 +1,13 @@
 """The main job from end to end on the embedded digits: two zoos, metanetworks, mode connectivity, a report."""
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmark.evidence import evidence
 from benchmark.phenomena.mode_connectivity import ModeConnectivity, mode_connectivity
 from benchmark.report import write_report
 from metanets.models import MODELS
@@ -60,7 +58,7 @@ def quickstart(
         "metanetworks": [result.to_json() for result in predictions],
         "mode_connectivity": [result.to_json() for result in connectivity],
     }
-    write_whole(folder / "results.json", json.dumps(values, indent=1).encode())
+    write_whole(folder / "results.json", json.dumps(values).encode())
     return write_report(folder / "report" / "index.html", varied, alike, predictions, connectivity, made)
 
 
@@ -71,14 +69,3 @@ def _predict(job: tuple[Zoo, str, str], advance: Advance) -> Result:
 
 def _recipe(name: str, pairs: int) -> Recipe:
     return Recipe.load(name).only(TREATMENTS).model_copy(update={"pairs": pairs})
-
-
-def evidence() -> dict[str, str]:
-    """Say when, how and on what results were made."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }

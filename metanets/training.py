@@ -123,8 +123,8 @@ def evaluate_model(
         seconds=(time.perf_counter() - began) / seeds,
         r2=estimate(METRICS["r2"], true, predicted),
         kendall_tau=estimate(METRICS["kendall_tau"], true, predicted),
-        true=true.tolist(),
-        predicted=predicted.tolist(),
+        true=true.astype(float).round(5).tolist(),
+        predicted=predicted.astype(float).round(5).tolist(),
         settings=settings,
         zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
     )

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,7 +51,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="The zoo's folder; an interrupted zoo in it is finished.")],
     pairs: Annotated[int | None, typer.Option(min=1, help="How many pairs, instead of the recipe's number.")] = None,
     treatments: Annotated[str | None, typer.Option(help="Some of the recipe's treatments: a,b,…")] = None,
-    engine: Annotated[str, typer.Option(help="processes, or ray")] = "processes",
+    engine: Annotated[Literal["processes", "ray"], typer.Option(help="Where the workers run.")] = "processes",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, of one thread each; by default the CPUs.")
     ] = None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.data import Data, load_data
 from zoo.engines import ENGINES, Advance
-from zoo.errors import RecipeError, ZooError
+from zoo.errors import AsymZooError, RecipeError, ZooError
 from zoo.manifest import MANIFEST, File, Manifest, Mode, merge
 from zoo.recipe import HYPERPARAMETERS, Recipe
 from zoo.seeds import rng_for
@@ -70,6 +70,7 @@ def generate(
     Raises:
         AsymZooError: if the recipe, the data or the folder will not do; nothing is overwritten.
     """
+    check_device(device)
     folder = Path(folder)
     data_dir = None if data_dir is None else Path(data_dir)
     data = load_data(recipe.data.name, data_dir=data_dir, train_limit=recipe.data.train_limit)
@@ -91,6 +92,13 @@ def generate(
             manifest = manifest.model_copy(update={"files": (*manifest.files, file)})
             manifest.write(folder)
     return open_zoo(folder)
+
+
+def check_device(device: str) -> None:
+    """Raise an `AsymZooError` if there is no such device here."""
+    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device.partition(":")[0] not in known:
+        raise AsymZooError(f"device: there is no {device!r} here; use {' or '.join(known)}")
 
 
 def check_fit(recipe: Recipe, treatment: str, data: Data) -> None:

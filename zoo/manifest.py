@@ -43,18 +43,20 @@ class Mode(BaseModel):
         """Describe this machine."""
         return cls(
             device=device if device == "cpu" else torch.cuda.get_device_name(device),
-            processor=f"{machine()}, {_processor_model()}, {torch.backends.cpu.get_cpu_capability()}",
+            processor=processor_name(),
             torch=str(torch.__version__),
             data=data_digest,
         )
 
 
-def _processor_model() -> str:
+def processor_name() -> str:
+    """Return the processor's family, model and vector instructions, as PyTorch sees them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
-        return processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor())
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor())
+    return f"{machine()}, {model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 class File(BaseModel):

@@ -38,6 +38,15 @@ def tiny_zoo(tiny_recipe, tmp_path_factory):
     return generate(tiny_recipe, tmp_path_factory.mktemp("zoos") / "tiny", shard_pairs=4)
 
 
+@pytest.fixture(scope="session")
+def diverged_zoo(tmp_path_factory):
+    """Two pairs whose learning rate takes them beyond all numbers; for reading only."""
+    training = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 1}
+    architecture = TINY["architecture"] | {"norm": "none"}
+    recipe = Recipe.read(TINY | {"pairs": 2, "training": training, "architecture": architecture})
+    return generate(recipe.only(["standard", "w_asymmetric"]), tmp_path_factory.mktemp("zoos") / "diverged")
+
+
 @pytest.fixture
 def tiny_copy(tiny_zoo, tmp_path):
     """The same in a folder of its own, to be damaged."""

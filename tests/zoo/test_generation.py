@@ -328,6 +328,15 @@ def test_architecture_that_does_not_fit_the_data_is_refused_before_anything_is_w
     assert not (tmp_path / "zoo").exists()
 
 
+@pytest.mark.parametrize("device", ["tpu", "cuda"])
+def test_device_that_is_not_there_is_named(pair_recipe, tmp_path, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(AsymZooError, match=f"device: there is no '{device}' here; use cpu"):
+        generate(pair_recipe, tmp_path / "zoo", device=device)
+    assert not (tmp_path / "zoo").exists()
+
+
 # --- Where it cannot be written
 
 
@@ -416,18 +425,8 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path, monkeypatch):
 # --- What diverges
 
 
-def test_diverged_networks_are_kept_and_flagged(tiny_recipe, tmp_path):
-    training = tiny_recipe.training.model_dump(mode="json") | {
-        "learning_rate": 1e30,
-        "optimizer": "sgd",
-        "epochs": 1,
-    }
-    values = tiny_recipe.model_dump(mode="json") | {
-        "training": training,
-        "pairs": 2,
-        "architecture": {"name": "mlp", "widths": [64, 8, 8, 10], "norm": "none"},
-    }
-    zoo = generate(Recipe.read(values).only(["standard", "w_asymmetric"]), tmp_path / "zoo")
+def test_diverged_networks_are_kept_and_flagged(diverged_zoo):
+    zoo = diverged_zoo
     for treatment in zoo.treatments:
         assert zoo.field(treatment, "status").tolist() == ["diverged", "diverged"]
         assert len(zoo.index(treatment)) == 0

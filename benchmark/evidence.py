@@ -1,0 +1,28 @@
+"""What a result carries along: when, how, from which code and on what it was made."""
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from zoo.manifest import processor_name
+
+
+def evidence() -> dict[str, str]:
+    """Return date, command, commit (`unknown` outside a checkout), versions and hardware."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "processor": processor_name(),
+    }
