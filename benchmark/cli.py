@@ -14,6 +14,8 @@ from zoo.cli import DataDir, generate_with_bar
 from zoo.cli import app as zoo_app
 from zoo.errors import AsymZooError
 
+INTERRUPTED = 130  # what typer makes of control-C
+
 app = typer.Typer(
     help="Paired model zoos with and without parameter symmetries, metanetworks on them, and what symmetry does.",
     no_args_is_help=True,
@@ -92,7 +94,9 @@ def run_phenomena(
     choice = opened.recipe.data
     data = load_data(choice.name, data_dir=data_dir, train_limit=choice.train_limit)
     for name in names:
-        results = [PHENOMENA[name](opened, treatment, data) for treatment in tqdm(opened.treatments, desc=name)]
+        results = [
+            PHENOMENA[name](opened, treatment, data) for treatment in tqdm(opened.treatments, desc=name, delay=1e-3)
+        ]
         for result in results:
             mean, low, high = result.barriers["test_loss"]
             typer.echo(f"{result.treatment:20}test-loss barrier {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
@@ -114,7 +118,6 @@ def main() -> None:
         bare = message.startswith("Usage:")  # no command was given: this is the help
         print(message if bare else f"asymzoo: {message}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
+    if code == INTERRUPTED:
         print("asymzoo: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

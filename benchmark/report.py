@@ -40,7 +40,7 @@ def write_report(
             "predictions": predicted_against_true(predictions),
             "lines": interpolation_curves(connectivity),
         }
-    treatments = list(varied.treatments)
+    treatments = list(dict.fromkeys(result.treatment for result in predictions))
     models = list(dict.fromkeys(result.model for result in predictions))
     page = environment.get_template("report.html.jinja").render(
         varied=varied,

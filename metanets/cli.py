@@ -39,7 +39,7 @@ def train(
     from zoo.store import open_zoo
 
     opened = open_zoo(zoo)
-    with tqdm(total=seeds, desc=f"{model} on {treatment}", unit=" seeds") as bar:
+    with tqdm(total=seeds, desc=f"{model} on {treatment}", unit=" seeds", delay=1e-3) as bar:
         result = evaluate_model(opened, treatment, model, task=task, seeds=seeds, fixed=fixed, progress=bar.update)
     for name, (mean, low, high) in (("R^2", result.r2), ("Kendall tau", result.kendall_tau)):
         typer.echo(f"{name:12}{mean:6.3f}  (95 % interval {low:.3f} to {high:.3f})")

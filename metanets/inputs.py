@@ -89,7 +89,7 @@ def read_zoo(
             )
         x = READERS[reads](zoo.rows(treatment, index), treated.layout, read)
         splits[split] = Examples(x, targets[index])
-        if targets[index].std() == 0:
+        if len(targets[index].unique()) == 1:
             raise TaskError(
                 f"{zoo.folder}: {treatment}'s {split} networks all have the same {task}; nothing to predict"
             )

@@ -17,7 +17,7 @@ from zoo.recipe import Recipe
 from zoo.seeds import rng_for
 from zoo.treatments import TREATMENTS, Treated
 
-CLASSES = 3
+CLASSES = 4
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Network:
 
 
 NETWORKS = {
-    "mlp": Network("mlp", {"widths": [6, 7, 5, CLASSES]}, (6,)),
-    "mlp_plain": Network("mlp", {"widths": [6, 7, CLASSES], "norm": "none", "activation": "tanh"}, (2, 3)),
+    "mlp": Network("mlp", {"widths": [8, 16, 8, CLASSES]}, (8,)),
+    "mlp_plain": Network("mlp", {"widths": [8, 16, 8, CLASSES], "norm": "none"}, (2, 4)),
     "cnn": Network("cnn", {"channels": [2, 4, 5], "classes": CLASSES}, (2, 8, 8)),
     "cnn_norm": Network(
         "cnn",
-        {"channels": [1, 4, 5], "classes": CLASSES, "norm": "group", "activation": "gelu", "padding": 1, "stride": 1},
+        {"channels": [1, 4, 5], "classes": CLASSES, "norm": "group", "activation": "tanh", "padding": 1, "stride": 1},
         (1, 5, 5),
     ),
     "resnet8": Network("resnet", {"blocks": 1, "width": 0.375, "classes": CLASSES}, (3, 8, 8)),
@@ -51,7 +51,7 @@ NETWORKS = {
 
 SETTINGS = {
     "standard": {"kind": "standard"},
-    "narrow": {"kind": "narrow", "width": 0.6},
+    "narrow": {"kind": "narrow", "width": 0.75},
     "w_asymmetric": {"kind": "w_asymmetric", "n_fix": 2},
     "w_masked": {"kind": "w_asymmetric", "n_fix": 2, "kappa": 0},
     "w_initialised": {"kind": "w_initialised", "n_fix": 2},
@@ -83,7 +83,7 @@ def some_thetas(treated, networks=3, seed=0, dtype=torch.float64) -> Tensor:
     return treated.thetas(torch.stack(rows) + noise.to(dtype))
 
 
-def some_data(shape=(6,), train=43, test=20, seed=0) -> Data:
+def some_data(shape=(8,), train=43, test=20, seed=0) -> Data:
     """Blobs, one for each class, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((CLASSES, *shape))
@@ -104,7 +104,7 @@ def small_recipe(pairs=6, **changes) -> Recipe:
             "seed": 5,
             "pairs": pairs,
             "data": {"name": "digits", "train_limit": 200},
-            "architecture": {"name": "mlp", "widths": [64, 12, 9, 10]},
+            "architecture": {"name": "mlp", "widths": [64, 16, 16, 10]},
             "training": {
                 "batch_size": 32,
                 "schedule": "triangular",

@@ -1,7 +1,12 @@
 """Makes and keeps paired model zoos: a `Recipe` makes a `Zoo`, which gives `Stack`s of networks."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Without it MKL's products of odd widths depend, in the last bit, on where in memory a network of a stack lies; it
+# costs no time. MKL reads it at its first product.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
     from zoo.data import Data, load_data

@@ -102,7 +102,7 @@ class Stack:
             logits = self.logits(images)
             correct += (logits.argmax(-1) == labels).sum(-1)
             loss += len(labels) * cross_entropy(logits, labels.expand(len(self), -1)).double()
-        return Evaluation(correct / len(y), (loss / len(y)).to(self.rows.dtype))
+        return Evaluation(*((total.double() / len(y)).to(self.rows.dtype) for total in (correct, loss)))
 
     def permute(self, permutations: Permutations) -> "Stack":
         """Return the stack with hidden units permuted, see `ParameterLayout.permute`."""

@@ -175,9 +175,12 @@ def train(
     diverged, seconds = torch.zeros(len(start), dtype=torch.bool), torch.zeros(len(start))
     curves = {name: torch.full((len(start), longest), torch.nan, dtype=start.dtype) for name in METRICS}
 
+    def put_by(which: Tensor, theta: Tensor) -> None:
+        rows[live.index[which]] = treated.rows(theta)[which].cpu()
+
     step = 0
     for epoch in range(longest):
-        began, index = time.perf_counter(), live.index
+        began, index, before = time.perf_counter(), live.index, live.theta
         for x, y in _batches(data, settings, seed, [pairs[k] for k in index.tolist()], epoch):
             step += 1
             loss, gradient = _gradient(treated, live, x, y)
@@ -185,13 +188,18 @@ def train(
             # update and turns to NaN thereafter, which no other network notices.
             broken = ~(loss + gradient.sum(1)).isfinite().cpu() & ~diverged[index]
             if broken.any():
-                rows[index[broken]] = treated.rows(live.theta)[broken].cpu()
+                put_by(broken, live.theta.where(loss.isfinite()[:, None], before))
                 diverged[index[broken]] = True
+            before = live.theta.clone()
             take_step(live, gradient, step, settings)
-        for name, values in _measure(Stack(treated.rows(live.theta), treated.module, treated.layout), data).items():
-            curves[name][index, epoch] = values
+        measured = _measure(Stack(treated.rows(live.theta), treated.module, treated.layout), data)
+        broken = ~measured["train_loss"].isfinite() & ~diverged[index]
+        put_by(broken, before)
+        diverged[index[broken]] = True
+        for name, values in measured.items():
+            curves[name][index, epoch] = values.where(~diverged[index], torch.nan)
         ended = (epochs[index] == epoch + 1) & ~diverged[index]
-        rows[index[ended]] = treated.rows(live.theta)[ended].cpu()
+        put_by(ended, live.theta)
         seconds[index] += (time.perf_counter() - began) / len(index)
         if (leaving := ended | diverged[index]).any():
             live.keep(~leaving)

@@ -48,7 +48,7 @@ class ModeConnectivity:
         return {
             "treatment": self.treatment,
             "couples": self.couples,
-            "curves": {name: curves.round(6).tolist() for name, curves in self.curves.items()},
+            "curves": {name: curves.astype(float).round(6).tolist() for name, curves in self.curves.items()},
             "barriers": {name: estimate._asdict() for name, estimate in self.barriers.items()},
             "midpoints": {name: estimate._asdict() for name, estimate in self.midpoints.items()},
             "zoo": self.zoo,
@@ -127,7 +127,7 @@ def barrier(curves: Curves) -> Float[np.ndarray, " couples"]:
 
 def mean_interval(values: Float[np.ndarray, " couples"]) -> Estimate:
     """Return the mean over couples with its 95 % bootstrap interval."""
-    if np.ptp(values) == 0:
+    if np.ptp(values) < 1e-12:  # the same but for rounding, of which BCa makes nan
         return Estimate(*[float(values[0])] * 3)
     interval = bootstrap((values,), np.mean, method="BCa", rng=rng_for(0, "bootstrap")).confidence_interval
     return Estimate(float(values.mean()), float(interval.low), float(interval.high))

@@ -64,7 +64,7 @@ def test_one_by_one_and_vmap_agree_on_logits_and_gradients(network):
 def test_a_network_of_a_stack_is_an_ordinary_module_of_its_own(setting):
     stack = make_stack(setting=setting)
     before, network = stack.rows.clone(), stack.network(1)
-    x, y = NETWORKS["mlp"].examples(), torch.tensor([0, 1, 2, 0, 1, 2])
+    x, y = NETWORKS["mlp"].examples(), torch.tensor([0, 1, 2, 3, 1, 2])
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     functional.cross_entropy(network(x), y).backward()
     optimizer.step()
@@ -75,7 +75,7 @@ def test_a_network_of_a_stack_is_an_ordinary_module_of_its_own(setting):
 
 def test_permuting_a_stack_permutes_its_rows():
     stack = make_stack()
-    permutations = {"hidden0": torch.stack([torch.randperm(7) for _ in range(len(stack))])}
+    permutations = {"hidden0": torch.stack([torch.randperm(16) for _ in range(len(stack))])}
     assert torch.equal(stack.permute(permutations).rows, stack.layout.permute(stack.rows, permutations))
 
 

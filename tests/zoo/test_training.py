@@ -72,9 +72,10 @@ def ordinary_module(treated, theta):
 
 
 def read(network, layout):
-    """The weights that a module uses, and what trains of each, in the layout's order."""
-    used = {p.name: network.get_submodule(p.name.rpartition(".")[0]).__getattr__ for p in layout.parameters}
-    return torch.cat([get(name.rpartition(".")[2]).detach().flatten() for name, get in used.items()])
+    """The weights that a module uses, end to end."""
+    places = [parameter.name.rpartition(".") for parameter in layout.parameters]
+    used = [getattr(network.get_submodule(owner), kind) for owner, _, kind in places]
+    return torch.cat([weight.detach().flatten() for weight in used])
 
 
 def share_of_highest_rate(settings, step, epochs, steps_per_epoch):
@@ -82,7 +83,7 @@ def share_of_highest_rate(settings, step, epochs, steps_per_epoch):
     if settings is ADAMW:
         steps = epochs * steps_per_epoch
         peak = 0.3 * steps
-        return min((step + 1) / peak, (steps - step) / (steps - peak))
+        return min(1.0, (step + 1) / peak, (steps - step) / (steps - peak))
     return min((step + 1) / steps_per_epoch, 1.0) if settings is SGD else 1.0
 
 
@@ -169,7 +170,8 @@ def test_convolutions_train_on_images_augmented_for_each_pair(network):
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-8, atol=1e-8)
 
 
-# Independence
+# Independence, bit for bit. Widths are even here: odd ones can differ in the last bit, as BLAS sums in an order that
+# depends on how a matrix is aligned in memory.
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +271,7 @@ def test_networks_learn():
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_diverged_network_is_flagged_and_disturbs_no_other(settings, rate, epochs):
     treated = treat("standard", "mlp_plain")
-    theta, data = some_thetas(treated, dtype=torch.float32), some_data((2, 3), EXAMPLES)
+    theta, data = some_thetas(treated, dtype=torch.float32), some_data((2, 4), EXAMPLES)
     ends = (epochs + 1, epochs, 2)
     with_it = train_stack(treated, theta, settings, hyperparameters((0.02, rate, 0.01), epochs=ends), data)
     others = Hyperparameters(*(value[[0, 2]] for value in vars(hyperparameters(epochs=ends)).values()))
@@ -284,8 +286,9 @@ def test_a_diverged_network_is_flagged_and_disturbs_no_other(settings, rate, epo
 
 
 @OPTIMIZER
-def test_a_network_that_diverges_at_its_last_step_is_flagged_and_finite(settings):
-    treated, data = treat("standard", "mlp_plain"), some_data((2, 3), BATCH)
+@pytest.mark.parametrize("examples", [BATCH, EXAMPLES], ids=["last step", "first of several"])
+def test_a_network_whose_update_overflows_keeps_the_weights_before_it(settings, examples):
+    treated, data = treat("standard", "mlp_plain"), some_data((2, 4), examples)
     theta = some_thetas(treated, dtype=torch.float32)
     flat = settings.model_copy(update={"schedule": "constant"})
     hyper = hyperparameters((0.02, 1e39, 0.01), epochs=(1, 1, 1))
@@ -296,11 +299,11 @@ def test_a_network_that_diverges_at_its_last_step_is_flagged_and_finite(settings
 
 
 def test_a_diverged_network_keeps_the_weights_of_its_last_finite_loss():
-    treated, data = treat("standard", "mlp_plain"), some_data((2, 3), EXAMPLES)
+    treated, data = treat("standard", "mlp_plain"), some_data((2, 4), EXAMPLES)
     theta = some_thetas(treated, dtype=torch.float32)
-    trained = train_stack(treated, theta, SGD, hyperparameters((0.02, 1e15, 0.01)), data)
+    trained = train_stack(treated, theta, SGD, hyperparameters((0.02, 1e3, 0.01)), data)
     assert trained.diverged.tolist() == [False, True, False]
-    assert trained.rows.isfinite().all()
+    assert trained.metrics["train_loss"].isfinite().all()
     assert not torch.equal(trained.rows[1], theta[1])
 
 

@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from zoo import open_zoo, verify
+from zoo import load_data, open_zoo, verify
 from zoo.errors import ZooError
 from zoo.manifest import Mode
 from zoo.verification import Verification
@@ -26,9 +26,9 @@ def alter(tiny_copy, reseal):
     return make
 
 
-def alter_first(alter, treatment, change):
-    """Alter the weights of the shard with four networks alone."""
-    return alter(treatment, "weights", lambda weights: change(weights) if len(weights) == 4 else None)
+def alter_first(alter, treatment, change, name="weights"):
+    """Alter the shard with four networks alone."""
+    return alter(treatment, name, lambda values: change(values) if len(values) == 4 else None)
 
 
 @pytest.fixture
@@ -136,5 +136,19 @@ def test_fixed_entry_that_is_not_the_constant_is_found(alter, tiny_copy):
 
 
 def test_networks_that_diverged_verify(diverged_zoo):
-    assert not np.isfinite(diverged_zoo.field("standard", "metrics/train_loss")).any()
+    assert set(diverged_zoo.field("standard", "status")) == {"diverged"}
     assert verify(diverged_zoo, retrain=2) == Verification(files=3, measured=4, retrained=2, compared=0)
+
+
+def test_loss_that_is_not_a_number_is_recorded_as_such(alter):
+    data = load_data("digits", train_limit=512)
+    alter_first(alter, "standard", lambda weights: weights[1].fill(np.nan))
+    for part, y in (("train", data.train_y), ("test", data.test_y)):
+        # Logits that are all NaN are taken for class 0.
+        for name, value in (("loss", np.nan), ("accuracy", (y == 0).float().mean())):
+            with pytest.raises(ZooError, match=r"standard, pair 1: .* recorded as"):
+                verify(alter("standard", "seconds", lambda seconds: None))
+            zoo = alter_first(
+                alter, "standard", lambda values, value=value: values[1:2].fill(value), f"metrics/{part}_{name}"
+            )
+    assert verify(zoo).measured == 30

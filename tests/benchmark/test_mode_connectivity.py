@@ -1,0 +1,183 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from benchmark.phenomena import PHENOMENA
+from benchmark.phenomena.mode_connectivity import barrier, excess, mean_interval
+from benchmark.phenomena.mode_connectivity import mode_connectivity as measure
+from tests.scenarios import small_recipe
+from zoo import generate, open_zoo
+from zoo.data import load_data
+from zoo.errors import TaskError
+from zoo.seeds import rng_for
+
+T = np.linspace(0, 1, 25)
+TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric")
+TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
+CURVES = {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", train_limit=200)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 4}
+    recipe = small_recipe(9, training=training).only(TREATMENTS)
+    return generate(recipe, tmp_path_factory.mktemp("zoos") / "replicas").folder
+
+
+@pytest.fixture
+def replicas(folder):
+    """Nine networks that differ in nothing but their seeds."""
+    return open_zoo(folder)
+
+
+@pytest.fixture
+def mirrored(replicas, monkeypatch):
+    """A function that makes the second network of each couple the first, its units permuted."""
+
+    def mirror(permutations):
+        original = replicas.stack
+
+        def stack(treatment, index):
+            first = original(treatment, index // 2 * 2)
+            return first.permute(permutations) if index[0] % 2 else first
+
+        monkeypatch.setattr(replicas, "stack", stack)
+        return replicas
+
+    return mirror
+
+
+def measure_plainly(network, x, y):
+    with torch.no_grad():
+        logits = network(x)
+    return float(functional.cross_entropy(logits, y)), float((logits.argmax(1) == y).float().mean())
+
+
+@TREATMENT
+def test_curves_are_those_of_modules_loaded_with_interpolated_weights(replicas, data, treatment):
+    result = measure(replicas, treatment, data)
+    for couple in (0, 3):
+        a, b = (replicas.module(treatment, i).state_dict() for i in result.couples[couple])
+        network = replicas.module(treatment, 0)
+        for point in (0, 1, 12, 20, 24):
+            t = T[point]
+            network.load_state_dict({name: (1 - t) * a[name] + t * b[name] for name in a})
+            for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+                loss, accuracy = measure_plainly(network, x, y)
+                assert result.curves[f"{split}_loss"][couple, point] == pytest.approx(loss, abs=1e-5)
+                assert result.curves[f"{split}_accuracy"][couple, point] == pytest.approx(accuracy, abs=1e-5)
+
+
+def test_ends_measure_what_the_zoo_recorded(replicas, data):
+    result = measure(replicas, "standard", data)
+    recorded = replicas.field("standard", "metrics/test_loss")[result.couples]
+    assert np.allclose(result.curves["test_loss"][:, [0, -1]], recorded, atol=1e-5)
+
+
+@TREATMENT
+def test_every_network_stands_in_one_couple(replicas, data, treatment):
+    result = measure(replicas, treatment, data, points=3)
+    assert result.couples == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert {name: curves.shape for name, curves in result.curves.items()} == dict.fromkeys(CURVES, (4, 3))
+
+
+def test_diverged_networks_stand_in_no_couple(replicas, data, monkeypatch):
+    monkeypatch.setattr(replicas, "index", lambda treatment: np.array([0, 2, 3, 5, 8]))
+    assert measure(replicas, "standard", data, points=3).couples == [(0, 2), (3, 5)]
+
+
+def test_two_couples_are_the_least(replicas, data, monkeypatch):
+    monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(3))
+    with pytest.raises(TaskError, match="standard has 3 trained networks; four or more are needed"):
+        measure(replicas, "standard", data)
+
+
+def test_couples_are_measured_in_portions_that_change_nothing(replicas, data, monkeypatch):
+    whole, portions = measure(replicas, "standard", data, points=5), []
+    monkeypatch.setattr(sys.modules[measure.__module__], "stack_size", lambda *network: 17)
+    parts = measure(replicas, "standard", data, points=5, progress=portions.append)
+    assert portions == [3, 1]
+    for name in CURVES:
+        assert np.allclose(parts.curves[name], whole.curves[name], atol=1e-6)
+
+
+@TREATMENT
+def test_a_network_and_itself_have_no_barrier(mirrored, data, treatment):
+    result = measure(mirrored({}), treatment, data)
+    for name in CURVES:
+        assert np.ptp(result.curves[name], axis=1).max() < 1e-5
+        assert result.barriers[name] == pytest.approx((0, 0, 0), abs=1e-5)
+
+
+def test_a_network_and_its_permuted_self_have_equal_ends_and_a_barrier(mirrored, data):
+    layout = small_recipe().treat("standard").layout
+    result = measure(mirrored(layout.random_permutations(rng_for(0, "permutation"))), "standard", data)
+    for name, curves in result.curves.items():
+        assert np.allclose(curves[:, 0], curves[:, -1], atol=1e-5)
+        assert result.barriers[name].low > 0.1
+        assert result.midpoints[name].low > 0.1
+    middle = result.curves["test_accuracy"][:, 12]
+    dip = result.curves["test_accuracy"][:, [0, -1]].mean(1) - middle
+    assert result.midpoints["test_accuracy"].mean == pytest.approx(dip.mean(), abs=1e-6)
+
+
+def test_barriers_are_means_over_couples_of_the_largest_excess(replicas, data):
+    result = measure(replicas, "standard", data)
+    for name, curves in result.curves.items():
+        chord = curves[:, :1] + T * (curves[:, -1:] - curves[:, :1])
+        above = chord - curves if name.endswith("accuracy") else curves - chord
+        for estimate, values in ((result.barriers[name], above.max(1)), (result.midpoints[name], above[:, 12])):
+            assert estimate.mean == pytest.approx(values.mean(), abs=1e-6)
+            assert values.min() - 1e-6 <= estimate.low <= estimate.mean <= estimate.high <= values.max() + 1e-6
+
+
+@pytest.mark.parametrize("height", [-2.0, -0.3, 0.0, 0.3, 2.0])
+def test_barrier_of_a_parabola_on_a_slope_is_its_height_or_nothing(height):
+    slopes = np.array([[0.0], [-3.0], [5.0]])
+    curves = 1 + slopes * T + 4 * height * T * (1 - T)
+    assert np.allclose(excess(curves)[:, 12], height)
+    assert np.allclose(barrier(curves), max(0, height))
+
+
+def test_ends_have_no_excess_and_no_barrier_is_negative():
+    curves = np.random.default_rng(0).normal(size=(200, 25)).cumsum(1).astype(np.float32)
+    assert (excess(curves)[:, [0, -1]] == 0).all()
+    assert (barrier(curves) >= 0).all()
+
+
+def test_interval_covers_the_mean_and_shrinks_with_the_couples():
+    rng = np.random.default_rng(0)
+    draws = rng.exponential(size=(60, 64))
+    many = [mean_interval(values) for values in draws]
+    few = [mean_interval(values[:8]) for values in draws]
+    assert 0.85 < np.mean([low < 1 < high for _, low, high in many]) <= 1
+    assert 2 < np.median([e.high - e.low for e in few]) / np.median([e.high - e.low for e in many]) < 4
+
+
+@pytest.mark.parametrize("rounding", [0, 1e-17, 1e-16])
+def test_values_the_same_but_for_rounding_have_an_interval_of_no_width(rounding):
+    estimate = mean_interval(np.array([0.1, 0.1, 0.1, 0.1 + rounding]))
+    assert estimate == pytest.approx((0.1, 0.1, 0.1), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", PHENOMENA)
+def test_results_are_json_of_finite_numbers(replicas, data, name):
+    result = PHENOMENA[name](replicas, "w_asymmetric", data, points=3)
+    values = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert values["treatment"] == "w_asymmetric"
+    assert values["couples"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert values["curves"].keys() == values["barriers"].keys() == values["midpoints"].keys() == CURVES
+    assert values["zoo"] == {"name": "small", "digest": replicas.recipe.digest}
+    for curve in CURVES:
+        assert np.allclose(values["curves"][curve], result.curves[curve], atol=1e-6)
+        assert np.equal(np.round(values["curves"][curve], 6), values["curves"][curve]).all()
+        assert values["barriers"][curve].keys() == {"mean", "low", "high"}

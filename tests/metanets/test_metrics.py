@@ -1,0 +1,76 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from metanets.metrics import METRICS, estimate, kendall_tau, r2
+
+
+def true_and_predicted(ties):
+    rng = np.random.default_rng(1)
+    true, noise = rng.normal(size=(2, 40))
+    predicted = 0.7 * true + 0.7 * noise
+    return (true.round(), predicted.round()) if ties else (true, predicted)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_r2_is_one_minus_the_share_of_squares_left(ties):
+    true, predicted = true_and_predicted(ties)
+    assert r2(true, predicted) == pytest.approx(1 - ((true - predicted) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+    assert r2(true, true) == 1
+    assert r2(true, np.full_like(true, true.mean())) == pytest.approx(0)
+    assert r2(true, 2 * true.mean() - true) == pytest.approx(-3)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_kendall_tau_counts_couples_in_and_out_of_order(ties):
+    true, predicted = true_and_predicted(ties)
+    signs = np.array(
+        [(np.sign(true[i] - true[j]), np.sign(predicted[i] - predicted[j])) for i, j in combinations(range(40), 2)]
+    )
+    closed_form = signs.prod(1).sum() / np.sqrt((signs != 0).sum(0).prod())
+    assert kendall_tau(true, predicted) == pytest.approx(closed_form)
+    assert kendall_tau(true, np.exp(true)) == pytest.approx(1)
+    assert kendall_tau(true, -true) == pytest.approx(-1)
+
+
+def test_predictions_all_the_same_have_kendall_tau_zero():
+    true, _ = true_and_predicted(ties=False)
+    assert kendall_tau(true, np.full_like(true, 0.3)) == 0
+    assert estimate(kendall_tau, true, np.full((3, 40), 0.3)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_estimate_has_the_mean_over_seeds_within_its_interval(name):
+    true, predicted = true_and_predicted(ties=False)
+    seeds = np.stack([predicted, true, predicted + 0.1])
+    mean, low, high = estimate(METRICS[name], true, seeds)
+    assert mean == pytest.approx(np.mean([METRICS[name](true, p) for p in seeds]))
+    assert low < mean < high
+    assert estimate(METRICS[name], true, seeds) == (mean, low, high)
+
+
+def mean_of_targets(true, predicted):
+    return true.mean()
+
+
+def test_interval_covers_the_truth_in_about_95_of_100_cases():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(120):
+        _, low, high = estimate(mean_of_targets, rng.normal(size=50), np.zeros((2, 50)))
+        covered += low < 0 < high
+    assert 0.87 < covered / 120 < 0.99
+
+
+def test_interval_shrinks_with_the_root_of_the_number_of_networks():
+    rng = np.random.default_rng(0)
+    few, many = (estimate(mean_of_targets, rng.normal(size=n), np.zeros((1, n))) for n in (50, 1250))
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(5, rel=0.2)
+
+
+def test_interval_has_the_spread_of_seeds():
+    def mean_of_predictions(true, predicted):
+        return predicted.mean()
+
+    predicted = np.repeat([[1.0], [2.0], [6.0]], 10, 1)
+    assert estimate(mean_of_predictions, np.zeros(10), predicted) == (3, 1, 6)
