@@ -59,6 +59,9 @@ def verify(
     rng = rng_for(zoo.recipe.seed, "verify")
     measured = 0
     for treatment in zoo.treatments:
+        drawn = zoo.recipe.treat(treatment).held
+        if not all(torch.allclose(drawn[name], tensor) for name, tensor in zoo.treated(treatment).held.items()):
+            raise ZooError(f"{zoo.folder}: {treatment}'s constants are not those of the recipe; generate it anew")
         index = np.sort(rng.permutation(len(zoo))[:sample])
         _measure_again(zoo, treatment, index, data)
         measured += len(index)

@@ -170,8 +170,8 @@ def test_convolutions_train_on_images_augmented_for_each_pair(network):
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-8, atol=1e-8)
 
 
-# Independence, bit for bit. Widths are even here: odd ones can differ in the last bit, as BLAS sums in an order that
-# depends on how a matrix is aligned in memory.
+# Independence, bit for bit. Widths are even here: with odd ones, MKL's products were seen to differ in the last bit
+# with the size of the stack.
 
 
 @pytest.fixture(scope="module")

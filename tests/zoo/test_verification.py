@@ -1,6 +1,7 @@
 import h5py
 import numpy as np
 import pytest
+import safetensors.torch
 
 from zoo import load_data, open_zoo, verify
 from zoo.errors import ZooError
@@ -152,3 +153,13 @@ def test_loss_that_is_not_a_number_is_recorded_as_such(alter):
                 alter, "standard", lambda values, value=value: values[1:2].fill(value), f"metrics/{part}_{name}"
             )
     assert verify(zoo).measured == 30
+
+
+def test_constants_that_the_recipe_does_not_draw_are_found(tiny_copy, reseal):
+    path = tiny_copy.folder / "w_asymmetric" / "constants.safetensors"
+    held = safetensors.torch.load_file(path)
+    held["constants"][~held["mask"]] += 0.5
+    path.write_bytes(safetensors.torch.save(held))
+    reseal(tiny_copy.folder, "w_asymmetric/constants.safetensors")
+    with pytest.raises(ZooError, match="w_asymmetric's constants are not those of the recipe"):
+        verify(open_zoo(tiny_copy.folder))
