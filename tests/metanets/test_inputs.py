@@ -26,6 +26,14 @@ def read_plainly(zoo, treatment, reads, split):
 
 @TREATMENT
 @READS
+def test_features_are_numpys_of_trainable_entries(planted_zoo, treatment, reads):
+    treated, index = planted_zoo.treated(treatment), planted_zoo.index(treatment, "test")
+    features = READERS[reads](planted_zoo.rows(treatment, index), treated.layout, treated.trainable)
+    assert np.allclose(features, read_plainly(planted_zoo, treatment, reads, "test"), atol=1e-5)
+
+
+@TREATMENT
+@READS
 def test_inputs_are_features_of_trainable_entries_standardised_by_the_training_networks(planted_zoo, treatment, reads):
     splits = read_zoo(planted_zoo, treatment, reads)
     plain = {split: read_plainly(planted_zoo, treatment, reads, split) for split in SPLITS}
