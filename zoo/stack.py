@@ -47,10 +47,15 @@ def run_stack(
     """Run network `k` on inputs `x[k]`: by `vmap`, or one by one where convolutions meet a CPU."""
     tensors = layout.unflatten(rows)
     if rows.device.type == "cpu" and is_convolutional(module):
-        networks = [{name: tensor[k] for name, tensor in tensors.items()} for k in range(len(rows))]
-        inputs = [images.contiguous(memory_format=torch.channels_last) for images in x]
+        networks = [{name: _channels_last(tensor[k]) for name, tensor in tensors.items()} for k in range(len(rows))]
+        inputs = [_channels_last(images) for images in x]
         return torch.stack([functional_call(module, n, (i,)) for n, i in zip(networks, inputs, strict=True)])
     return vmap(lambda network, batch: functional_call(module, network, (batch,)))(tensors, x)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    # Kernels too: images of one channel do not say which format they are in.
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def cross_entropy(
