@@ -1,10 +1,7 @@
-import sys
-
 import numpy as np
 import pytest
 import torch
 
-from benchmark.cli import main
 from tests.scenarios import SETTINGS, small_recipe
 from zoo.manifest import Manifest, Mode
 from zoo.seeds import rng_for
@@ -60,18 +57,3 @@ def plant_zoo(tmp_path_factory):
 def planted_zoo(plant_zoo):
     """For reading only."""
     return plant_zoo()
-
-
-@pytest.fixture
-def asymzoo(monkeypatch, capsys):
-    """A function that runs the program and returns exit code, output and errors."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["asymzoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        output = capsys.readouterr()
-        return exit_.value.code, output.out, output.err
-
-    return run

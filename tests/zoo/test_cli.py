@@ -12,21 +12,6 @@ from zoo.recipe import built_in_recipes
 
 
 @pytest.fixture
-def asymzoo(monkeypatch, capsys):
-    """A function that runs the program and returns exit code, output and errors."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["asymzoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        output = capsys.readouterr()
-        return exit_.value.code, output.out, output.err
-
-    return run
-
-
-@pytest.fixture
 def mistake(asymzoo):
     """A function that runs the program with a mistake and returns the one line that it prints."""
 
