@@ -10,8 +10,7 @@ import torch
 from benchmark.evidence import evidence
 from benchmark.phenomena.mode_connectivity import ModeConnectivity, mode_connectivity
 from benchmark.report import write_report
-from metanets.models import MODELS
-from metanets.training import Result, evaluate_model
+from metanets.evaluation import Result, evaluate_model
 from zoo.data import load_data
 from zoo.engines import Advance, run_in_processes
 from zoo.manifest import write_whole
@@ -19,6 +18,7 @@ from zoo.recipe import Recipe
 from zoo.store import Zoo
 
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric", "w_masked", "w_initialised")
+MODELS = ("mean", "linear", "mlp", "statnn")
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
@@ -44,7 +44,7 @@ def quickstart(
     varied = make(_recipe("digits-mlp", pairs), folder / "digits-mlp")
     alike = make(_recipe("digits-mlp-replicas", replicas), folder / "digits-mlp-replicas")
     torch.set_num_threads(1)
-    jobs = [(varied, treatment, model) for treatment in TREATMENTS for model in ("mean", *MODELS)]
+    jobs = [(varied, treatment, model) for treatment in TREATMENTS for model in MODELS]
     results = run_in_processes(jobs, _predict, workers, lambda networks: None)
     predictions: list[Result] = sorted(
         track(results, len(jobs), "metanetworks"), key=lambda r: jobs.index((varied, r.treatment, r.model))
@@ -64,7 +64,7 @@ def quickstart(
 
 def _predict(job: tuple[Zoo, str, str], advance: Advance) -> Result:
     zoo, treatment, model = job
-    return evaluate_model(zoo, treatment, model)
+    return evaluate_model(zoo, treatment, model)[0]
 
 
 def _recipe(name: str, pairs: int) -> Recipe:

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.phenomena.mode_connectivity import ModeConnectivity
+from metanets.evaluation import Result
 from metanets.metrics import Estimate
-from metanets.training import Result
 from zoo.manifest import write_whole
 from zoo.store import Zoo
 
@@ -103,7 +103,7 @@ def predicted_against_true(predictions: Sequence[Result]) -> Figure:
         ax.plot([0, 100], [0, 100], color="0.8", linewidth=1)
         ax.plot(100 * np.array(result.true), 100 * np.mean(result.predicted, 0), ".", markersize=3)
         ax.set(xlim=(0, 102), ylim=(-10, 112))
-        ax.text(4, 98, f"R² {result.r2.mean:.2f}, τ {result.kendall_tau.mean:.2f}", fontsize=8)
+        ax.text(4, 98, f"R² {result.metrics['r2'].mean:.2f}, τ {result.metrics['kendall_tau'].mean:.2f}", fontsize=8)
     for ax, treatment in zip(axes[0], treatments, strict=True):
         ax.set_title(treatment)
     for row, model in zip(axes, models, strict=True):

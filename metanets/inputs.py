@@ -1,98 +1,147 @@
-"""What a metanetwork reads of a zoo: rows as they are, or statistics of each tensor. Both follow from the layout."""
+"""What a metanetwork reads of a row: entries, statistics of each tensor, or tensors. All follow from the layout.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+A reader is fitted to the training networks, whose statistics standardise what it gives; it knows nothing of targets.
+"""
 
-import numpy as np
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.errors import TaskError
 from zoo.parameters import ParameterLayout
-from zoo.store import Zoo
+from zoo.treatments import Treated
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Networks as a metanetwork sees them: inputs `x (N, features)` and what is to be predicted, `y (N,)`."""
-
-    x: Float[Tensor, "networks features"]
-    y: Float[Tensor, " networks"]
-
-
-def flat_rows(
-    rows: Float[Tensor, "networks parameters"], layout: ParameterLayout, read: Bool[Tensor, " parameters"]
-) -> Float[Tensor, "networks features"]:
-    """Return the entries to be `read` of each row."""
-    return rows[:, read]
-
-
-def statistics(
-    rows: Float[Tensor, "networks parameters"], layout: ParameterLayout, read: Bool[Tensor, " parameters"]
-) -> Float[Tensor, "networks features"]:
-    """Return seven statistics of each parameter tensor: mean, variance, minimum, quartiles, maximum.
-
-    Only the entries to be `read` count; a tensor of which none is read is left out.
-    Source: Unterthiner et al. 2020.
-    """
-    features = []
-    quantiles = torch.tensor(QUANTILES, dtype=rows.dtype)
-    for where in layout.slices.values():
-        if read[where].any():
-            values = rows[:, where][:, read[where]]
-            mean, variance = values.mean(1), values.var(1, correction=0)
-            features += [mean[:, None], variance[:, None], values.quantile(quantiles, dim=1).T]
-    return torch.cat(features, 1)
-
-
-READERS: dict[str, Callable[[Tensor, ParameterLayout, Tensor], Tensor]] = {
-    "rows": flat_rows,
-    "statistics": statistics,
-}
-
-
-def read_zoo(
-    zoo: Zoo,
-    treatment: str,
-    reads: Literal["rows", "statistics"],
-    *,
-    task: str = "test_accuracy",
-    fixed: bool = False,
-) -> dict[str, Examples]:
-    """Read the three splits of a treatment, inputs standardised with the statistics of the training networks.
+class Reader(nn.Module):
+    """Turns rows into inputs of a metanetwork.
 
     Arguments:
-        zoo: the networks; those that diverged are left out.
-        treatment: whose.
-        reads: rows, or statistics of each tensor.
-        task: what is to be predicted, a metric of the zoo.
-        fixed: whether to read also the entries that are the same in all networks.
+        layout: what the columns of a row mean.
+        trainable: `(P,)`, false where an entry is the same in all networks.
+        activations: of each axis, the name of the module that acts on it, such as `ReLU`.
+        fixed: whether to read the entries, too, that are the same in all networks.
 
-    Raises:
-        TaskError: if a split has fewer than two networks, or all have the same target.
-        ZooError: if the zoo has no such treatment or metric.
+    Attributes:
+        read: `(P,)`, the entries that are read.
+        features: length of an input.
     """
-    treated = zoo.treated(treatment)
-    read = torch.ones_like(treated.trainable) if fixed else treated.trainable
-    targets = torch.from_numpy(zoo.field(treatment, f"metrics/{task}").astype(np.float32))
-    splits = {}
-    for split in SPLITS:
-        index = zoo.index(treatment, split)
-        if len(index) < 2:
-            raise TaskError(
-                f"{zoo.folder}: {treatment} has {len(index)} networks in its {split} split; generate more pairs"
-            )
-        x = READERS[reads](zoo.rows(treatment, index), treated.layout, read)
-        splits[split] = Examples(x, targets[index])
-        if len(targets[index].unique()) == 1:
-            raise TaskError(
-                f"{zoo.folder}: {treatment}'s {split} networks all have the same {task}; nothing to predict"
-            )
-    mean, std = splits["train"].x.mean(0), splits["train"].x.std(0)
-    std = torch.where(std > 0, std, 1)
-    return {split: Examples((examples.x - mean) / std, examples.y) for split, examples in splits.items()}
+
+    name: ClassVar[str]
+    trainable: Tensor
+    read: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        layout: ParameterLayout,
+        trainable: Bool[Tensor, " parameters"],
+        activations: Mapping[str, str],
+        fixed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layout, self.activations, self.fixed = layout, dict(activations), fixed
+        self.register_buffer("trainable", trainable)
+        self.register_buffer("read", torch.ones_like(trainable) if fixed else trainable, persistent=False)
+        self.features = self.arrange(torch.zeros(1, layout.size)).shape[1]
+        self.register_buffer("mean", torch.zeros(self.features))
+        self.register_buffer("std", torch.ones(self.features))
+
+    @classmethod
+    def of(cls, treated: Treated, fixed: bool = False) -> "Reader":
+        """Return the reader of an architecture under a treatment."""
+        sites: Mapping[str, str] = treated.module.sites  # type: ignore[assignment]
+        activations = {axis: type(treated.module.get_submodule(site)).__name__ for site, axis in sites.items()}
+        return cls(treated.layout, treated.trainable, activations, fixed)
+
+    def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
+        """Return what is read, before it is standardised."""
+        raise NotImplementedError
+
+    def fit(self, rows: Float[Tensor, "networks parameters"]) -> "Reader":
+        """Take the mean and standard deviation of each feature over some networks."""
+        x = self.arrange(rows)
+        self._standardise_by(x.mean(0), x.std(0))
+        return self
+
+    def _standardise_by(self, mean: Tensor, std: Tensor) -> None:
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 0, std, 1))
+
+    def forward(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
+        """Return the standardised inputs."""
+        return (self.arrange(rows) - self.mean) / self.std
+
+
+class Rows(Reader):
+    """The entries of a row, each standardised by itself."""
+
+    name = "rows"
+
+    def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
+        """Return the entries that are read."""
+        return rows[:, self.read]
+
+
+class Statistics(Reader):
+    """Seven statistics of each parameter tensor: mean, variance, minimum, quartiles, maximum.
+
+    Source: Unterthiner et al. 2020.
+    """
+
+    name = "statistics"
+
+    def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
+        """Return the statistics of the entries that are read; a tensor of which none is read is left out."""
+        features = []
+        quantiles = torch.tensor(QUANTILES, dtype=rows.dtype, device=rows.device)
+        for where in self.layout.slices.values():
+            if self.read[where].any():
+                values = rows[:, where][:, self.read[where]]
+                mean, variance = values.mean(1), values.var(1, correction=0)
+                features += [mean[:, None], variance[:, None], values.quantile(quantiles, dim=1).T]
+        return torch.cat(features, 1)
+
+
+class Tensors(Reader):
+    """All entries of a row, those of a tensor standardised together, which commutes with permutations of units.
+
+    An inverse hyperbolic sine takes in the weights of networks trained at the highest rates, far larger than others.
+
+    Entries that no network trains keep their place; a metanetwork finds in `read` and `trainable` which they are.
+    """
+
+    name = "tensors"
+
+    def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
+        """Return the rows."""
+        return rows
+
+    def fit(self, rows: Float[Tensor, "networks parameters"]) -> "Tensors":
+        """Take mean and standard deviation of each tensor's trainable entries in the median of some networks.
+
+        The median, since some networks' weights are far larger than all others.
+        """
+        mean, std = torch.zeros_like(self.mean), torch.ones_like(self.std)
+        for where in self.layout.slices.values():
+            if (trainable := self.trainable[where]).any():
+                values = rows[:, where][:, trainable]
+                mean[where] = middle = values.mean(1).median()
+                std[where] = (values - middle).square().mean(1).sqrt().median()
+        self._standardise_by(mean, std)
+        return self
+
+    def forward(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
+        """Return the standardised entries, compressed."""
+        return super().forward(rows).asinh()
+
+    def invert(self, x: Float[Tensor, "networks features"]) -> Float[Tensor, "networks parameters"]:
+        """Return the rows that `forward` was given."""
+        return x.sinh() * self.std + self.mean
+
+
+READERS: dict[str, type[Reader]] = {reader.name: reader for reader in (Rows, Statistics, Tensors)}

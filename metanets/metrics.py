@@ -29,11 +29,29 @@ def r2(true: Vector, predicted: Vector) -> float:
 
 
 def kendall_tau(true: Vector, predicted: Vector) -> float:
-    """Return Kendall's rank correlation, tau-b; 0 if all predictions are the same."""
+    """Return Kendall's rank correlation, tau-b; 0 if all predictions are the same, or there are fewer than two."""
+    if len(true) < 2:
+        return 0.0
     return float(np.nan_to_num(kendalltau(true, predicted).statistic))
 
 
-METRICS: dict[str, Callable[[Vector, Vector], float]] = {"r2": r2, "kendall_tau": kendall_tau}
+def kendall_tau_of_good(true: Vector, predicted: Vector) -> float:
+    """Return Kendall's tau among networks above the median: wide hyperparameter ranges make the overall tau easy."""
+    good = true > np.median(true)
+    return kendall_tau(true[good], predicted[good])
+
+
+def rmse(true: Vector, predicted: Vector) -> float:
+    """Return the root of the mean squared error, in the units of the target."""
+    return float(np.sqrt(np.mean((true - predicted) ** 2)))
+
+
+METRICS: dict[str, Callable[[Vector, Vector], float]] = {
+    "r2": r2,
+    "kendall_tau": kendall_tau,
+    "kendall_tau_of_good": kendall_tau_of_good,
+    "rmse": rmse,
+}
 
 
 def estimate(

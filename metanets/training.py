@@ -1,186 +1,223 @@
-"""Trains a metanetwork on the train split, chooses its epoch on the validation split, predicts the test split."""
+"""Trains metanetworks on the train split and chooses their epoch on the validation split.
 
-import copy
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+Several seeds of a small metanetwork train as one stack, their parameters `(S, ...)`, each on batches of its own.
+"""
+
+import contextlib
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.utils.data import Dataset
 
-from metanets.inputs import Examples, read_zoo
-from metanets.metrics import METRICS, Estimate, estimate, r2
-from metanets.models import MODELS, Metanetwork
-from zoo.errors import TaskError, nearest
+from metanets.datasets import Examples, Networks
+from metanets.settings import Settings
 from zoo.seeds import rng_for, seed_for
-from zoo.store import Zoo
+
+EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How metanetworks train.
-
-    Attributes:
-        epochs: passes over the training networks; the best by validation R^2 counts, the start included.
-        batch_size: networks a step.
-        learning_rate: of AdamW, decreasing to 0 along a cosine; None is the metanetwork's own.
-        weight_decay: of AdamW.
-    """
-
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float | None = None
-    weight_decay: float = 1e-2
-
-
-@dataclass(frozen=True)
-class Result:
-    """How well a metanetwork predicts, on test networks that had no part in its training or selection.
-
-    Attributes:
-        model, treatment, task: what predicted what of which networks.
-        networks: how many trained, chose the epoch, and tested.
-        seeds: how many trainings.
-        parameters: of the metanetwork.
-        seconds: of one training.
-        r2, kendall_tau: mean over seeds, with 95 % intervals over seeds and test networks.
-        true, predicted: targets of the test networks and predictions of every seed, `(seeds, networks)`.
-        settings: of the training.
-        zoo: name and digest of the zoo's recipe.
-    """
-
-    model: str
-    treatment: str
-    task: str
-    networks: dict[str, int]
-    seeds: int
-    parameters: int
-    seconds: float
-    r2: Estimate
-    kendall_tau: Estimate
-    true: list[float]
-    predicted: list[list[float]]
-    settings: Settings
-    zoo: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
-        return asdict(self) | {"r2": self.r2._asdict(), "kendall_tau": self.kendall_tau._asdict()}
-
-
-def evaluate_model(
-    zoo: Zoo,
-    treatment: str,
-    model: str,
-    *,
-    task: str = "test_accuracy",
-    seeds: int = 5,
-    fixed: bool = False,
-    settings: Settings | None = None,
-    progress: Callable[[], object] = lambda: None,
-) -> Result:
-    """Train a metanetwork several times and measure its predictions on the test split.
+class Head:
+    """From a metanetwork's number, of order 1, to a prediction in the units of the target.
 
     Arguments:
-        zoo, treatment: the networks that are read.
-        model: a key of `metanets.models.MODELS`, or `mean`, the floor: the train split's mean for all.
-        task: the metric of the zoo that is predicted.
-        seeds: how many trainings, of different starts and orders.
-        fixed: whether to read also the entries that are the same in all networks.
-        settings: of the training.
-        progress: called after each training.
-
-    Raises:
-        TaskError: if there is no such model, or the zoo is too small.
-        ZooError: if the zoo has no such treatment or metric.
+        mean, std: of the training networks' targets.
+        link: `identity`, or `sigmoid` for accuracies, which it keeps between 0 and 1; both rise alike at the mean.
     """
-    settings = settings or Settings()
-    if model not in {"mean", *MODELS}:
-        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are mean, {', '.join(MODELS)}")
-    reads = "rows" if model == "mean" else MODELS[model].reads
-    splits = read_zoo(zoo, treatment, reads, task=task, fixed=fixed)
-    true, began = splits["test"].y.numpy(), time.perf_counter()
-    predictions, parameters = [], 0
-    for seed in range(seeds):
-        if model == "mean":
-            predictions.append(np.full_like(true, splits["train"].y.mean()))
-        else:
-            trained = train(MODELS[model], splits["train"], splits["validation"], settings, seed)
-            predictions.append(trained(splits["test"].x).numpy())
-            parameters = sum(p.numel() for p in trained.network.parameters())
-        progress()
-    predicted = np.stack(predictions)
-    return Result(
-        model=model,
-        treatment=treatment,
-        task=task,
-        networks={split: len(examples.y) for split, examples in splits.items()},
-        seeds=seeds,
-        parameters=parameters,
-        seconds=(time.perf_counter() - began) / seeds,
-        r2=estimate(METRICS["r2"], true, predicted),
-        kendall_tau=estimate(METRICS["kendall_tau"], true, predicted),
-        true=true.astype(float).round(5).tolist(),
-        predicted=predicted.astype(float).round(5).tolist(),
-        settings=settings,
-        zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
-    )
+
+    mean: float
+    std: float
+    link: Literal["identity", "sigmoid"] = "identity"
+
+    @classmethod
+    def of(cls, y: Float[Tensor, " networks"], *, share: bool) -> "Head":
+        """Fit to targets; a `share` lies between 0 and 1."""
+        mean = float(y.mean())
+        return cls(mean, float(y.std()), "sigmoid" if share and 0 < mean < 1 else "identity")
+
+    def __call__(self, z: Float[Tensor, "*networks"]) -> Float[Tensor, "*networks"]:
+        """Return predictions."""
+        if self.link == "identity":
+            return self.mean + self.std * z
+        slope = self.std / (self.mean * (1 - self.mean))
+        return torch.sigmoid(math.log(self.mean / (1 - self.mean)) + slope * z)
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained metanetwork, and the scale of its targets."""
+    """A trained metanetwork and its head.
+
+    Attributes:
+        network: gives a number of order 1.
+        head: makes it a prediction.
+        epochs: how many it trained for, and which was the best.
+    """
 
     network: nn.Module
-    mean: Tensor
-    std: Tensor
+    head: Head
+    epochs: tuple[int, int] = (0, 0)
 
     @torch.no_grad()
-    def __call__(self, x: Float[Tensor, "networks features"]) -> Float[Tensor, " networks"]:
-        """Predict in the units of the targets."""
-        return self.network(x) * self.std + self.mean
+    def __call__(self, dataset: Networks) -> Float[Tensor, " networks"]:
+        """Predict, in the units of the targets, in batches."""
+        examples = Examples.of(dataset)
+        self.network.eval()
+        batches = torch.arange(len(examples)).split(EVALUATION_BATCH)
+        return torch.cat([self.head(self.network(examples.take(index)).flatten()) for index in batches])
 
 
-def train(
-    model: type[Metanetwork], examples: Examples, validation: Examples, settings: Settings, seed: int
-) -> Predictor:
-    """Train one metanetwork with AdamW on squared error, targets standardised, and keep its best epoch.
+class Trainees:
+    """Metanetworks in training; every tensor of theirs has them as its first dimension.
 
     Arguments:
-        model: the class, constructed with the number of features.
-        examples: to learn from.
-        validation: to choose the epoch by, the greatest R^2.
-        settings: of the training.
-        seed: of start and order.
+        networks: S of one class. More than one are run by `vmap`.
     """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.network, self.together = networks[0], len(networks) > 1
+        self.parameters = dict(networks[0].named_parameters())
+        if self.together:
+            self.parameters, self.buffers = stack_module_state(list(networks))
+        self.networks = networks
+
+    def __call__(self, x: object) -> Float[Tensor, "seeds batch"]:
+        """Run each network on its own batch."""
+        if not self.together:
+            return self.network(x[0] if isinstance(x, Tensor) else x).view(1, -1)
+        state = {**self.parameters, **self.buffers}
+        return vmap(lambda own, inputs: functional_call(self.network, own, (inputs,)).flatten())(state, x)
+
+    def stacked(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return parameters or gradients as `(S, ...)`."""
+        return list(tensors) if self.together else [tensor[None] for tensor in tensors]
+
+    def clip(self, norm: float) -> None:
+        """Shorten the gradient of each network to at most `norm`."""
+        gradients = self.stacked([p.grad for p in self.parameters.values() if p.grad is not None])
+        total = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        share = (norm / (total + 1e-6)).clamp(max=1)
+        for gradient in gradients:
+            gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
+
+    def snapshot(self) -> list[Tensor]:
+        """Return a copy of all parameters, `(S, ...)`."""
+        return [tensor.detach().clone() for tensor in self.stacked(list(self.parameters.values()))]
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors give back: to fetch pages anew takes longer than most operations on them."""
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h; the GNU library alone has them
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(mmap_threshold, 32 << 20)
+        ctypes.CDLL(None).mallopt(trim_threshold, 1 << 30)
+
+
+def build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Construct a module whose start depends on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "metanetwork"))
-        network = model(examples.x.shape[1])
-    mean, std = examples.y.mean(), examples.y.std()
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        settings.learning_rate or model.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
+        return make()
 
-    def score() -> float:
-        return r2(validation.y.numpy(), Predictor(network, mean, std)(validation.x).numpy())
 
-    best_r2, best_state = score(), copy.deepcopy(network.state_dict())
-    for epoch in range(settings.epochs):
-        order = torch.from_numpy(rng_for(seed, "metanetwork/order", epoch).permutation(len(examples.y)))
-        for index in order.split(settings.batch_size):
-            optimizer.zero_grad()
-            loss = nn.functional.mse_loss(network(examples.x[index]), (examples.y[index] - mean) / std)
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-        if (now := score()) > best_r2:
-            best_r2, best_state = now, copy.deepcopy(network.state_dict())
-    network.load_state_dict(best_state)
-    return Predictor(network, mean, std)
+def fit(
+    networks: nn.Module | Sequence[nn.Module],
+    examples: Examples | Dataset[Any],
+    validation: Examples | Dataset[Any],
+    settings: Settings | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    share: bool = False,
+) -> list[Predictor]:
+    """Train metanetworks with AdamW on squared error, targets standardised, and keep the best epoch of each.
+
+    Arguments:
+        networks: one for each seed, of one class; any modules that take what the examples hold, batched. Several
+            train as one stack, so they take tensors.
+        examples: to learn from; a data set, too, of pairs `(x, y)` or of graphs with a `y`.
+        validation: to choose the epoch by, the greatest R^2.
+        settings: of the training.
+        seeds: of the order in which examples are seen.
+        share: whether targets lie between 0 and 1.
+
+    Returns:
+        A predictor for each network. Results of one do not depend on its companions, but for rounding.
+    """
+    settings = settings or Settings()
+    examples, validation = Examples.of(examples), Examples.of(validation)
+    networks = [networks] if isinstance(networks, nn.Module) else list(networks)
+    head = Head.of(examples.y, share=share)
+    if hasattr(networks[0], "fit"):
+        return [_fit_itself(*pair, head, examples, validation) for pair in zip(networks, seeds, strict=True)]
+    keep_freed_memory()
+    trainees = Trainees(networks)
+    rate = settings.learning_rate or float(getattr(networks[0], "learning_rate", 1e-3))
+    optimizer = torch.optim.AdamW(trainees.parameters.values(), rate, weight_decay=settings.weight_decay, fused=True)
+    best, best_epoch = trainees.snapshot(), np.zeros(len(seeds), int)
+    best_r2, epoch = _validate(trainees, head, validation), 0
+    for epoch in range(1, settings.epochs + 1):
+        if settings.schedule == "cosine":
+            optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
+        _train_epoch(trainees, head, examples, settings, optimizer, seeds, epoch)
+        waiting = settings.patience is None or epoch - best_epoch <= settings.patience
+        better = ((now := _validate(trainees, head, validation)) > best_r2) & waiting
+        for kept, latest in zip(best, trainees.snapshot(), strict=True):
+            kept[better] = latest[better]
+        best_r2, best_epoch = np.where(better, now, best_r2), np.where(better, epoch, best_epoch)
+        if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
+            break
+    for s, network in enumerate(networks):
+        state = dict(zip(trainees.parameters, (tensor[s] for tensor in best), strict=True))
+        network.load_state_dict(state, strict=False)  # buffers stay
+    return [Predictor(n, head, (epoch, int(b))) for n, b in zip(networks, best_epoch, strict=True)]
+
+
+def _fit_itself(network: Any, seed: int, head: Head, examples: Examples, validation: Examples) -> Predictor:
+    """Let a metanetwork that is not trained by gradients fit itself."""
+    head = replace(head, link="identity")
+    y, validation_y = ((part.y - head.mean) / head.std for part in (examples, validation))
+    network.fit(examples.x, y, validation.x, validation_y, seed)
+    return Predictor(network, head)
+
+
+def _train_epoch(
+    trainees: Trainees,
+    head: Head,
+    examples: Examples,
+    settings: Settings,
+    optimizer: torch.optim.Optimizer,
+    seeds: Sequence[int],
+    epoch: int,
+) -> None:
+    """Show every network all examples once, in the order of its seed."""
+    trainees.network.train()
+    orders = [rng_for(seed, "metanetwork/order", epoch).permutation(len(examples)) for seed in seeds]
+    rngs = [rng_for(seed, "metanetwork/augment", epoch) for seed in seeds]
+    at_once = getattr(trainees.network, "at_once", None) if examples.y.device.type == "cpu" else None
+    for index in torch.from_numpy(np.stack(orders)).to(examples.y.device).split(settings.batch_size, dim=1):
+        optimizer.zero_grad()
+        for some in index.split(at_once or settings.batch_size, dim=1):
+            errors = (head(trainees(examples.take(some, rngs))) - examples.y[some]) / head.std
+            (errors.square().sum() / index.shape[1]).backward()
+        trainees.clip(settings.clip)
+        optimizer.step()
+
+
+@torch.no_grad()
+def _validate(trainees: Trainees, head: Head, validation: Examples) -> Float[np.ndarray, " seeds"]:
+    """Return the R^2 of each network; of one that is no longer finite, minus infinity."""
+    trainees.network.eval()
+    seeds, predicted = len(trainees.networks), []
+    for index in torch.arange(len(validation)).split(EVALUATION_BATCH):
+        predicted.append(head(trainees(validation.take(index.expand(seeds, -1)))))
+    y = validation.y
+    errors = (torch.cat(predicted, 1) - y).square().sum(1)
+    r2 = 1 - errors / (y - y.mean()).square().sum()
+    return r2.nan_to_num(nan=-torch.inf).cpu().numpy()

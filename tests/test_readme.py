@@ -20,11 +20,11 @@ def blocks(language):
 
 @pytest.mark.slow
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
-    (source,) = blocks("python")
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(source.replace('"pairs": 32', '"pairs": 4'), names)
-    assert len(names["zoo"]) == 4
+    exec("\n".join(blocks("python")), names)
+    assert len(names["zoo"]) == 32
+    assert len(names["predictor"](names["test"])) == len(names["test"])
 
 
 def test_recipe_of_the_readme_fits_its_data():

@@ -134,9 +134,15 @@ class ParameterLayout:
         """Lay named tensors `(*networks, *shape)` end to end: the inverse of `unflatten`."""
         return torch.cat([tensors[p.name].flatten(-len(p.shape)) for p in self.parameters], dim=-1)
 
-    def random_permutations(self, rng: np.random.Generator) -> dict[str, Int[Tensor, " _"]]:
-        """Draw one uniform permutation for each hidden axis."""
-        return {axis: torch.from_numpy(rng.permutation(self.axes[axis])) for axis in self.hidden_axes}
+    def random_permutations(
+        self, rng: np.random.Generator, networks: int | None = None
+    ) -> dict[str, Int[Tensor, "..."]]:
+        """Draw a uniform permutation of each hidden axis, `(units,)`, or one for each network, `(networks, units)`."""
+        shape = () if networks is None else (networks, 1)
+        return {
+            axis: torch.from_numpy(rng.permuted(np.tile(np.arange(self.axes[axis]), shape), axis=-1))
+            for axis in self.hidden_axes
+        }
 
     def permutation_index(self, permutations: Permutations) -> Int[Tensor, " parameters"]:
         """Return the columns that `permutations` (one `(units,)` each) take the places of a row from."""
@@ -167,10 +173,16 @@ class ParameterLayout:
             raise ValueError(f"{sorted(wrong)} cannot be permuted; the hidden axes are {list(self.hidden_axes)}")
         if all(permutation.ndim == 1 for permutation in permutations.values()):
             return rows[..., self.permutation_index(permutations).to(rows.device)]
-        index = torch.stack(
-            [self.permutation_index({axis: p[k] for axis, p in permutations.items()}) for k in range(len(rows))]
-        )
-        return rows.gather(-1, index.to(rows.device))
+        tensors = self.unflatten(rows)
+        for parameter in self.parameters:
+            for dim, axis in enumerate(parameter.axes, start=1):
+                if axis is not None and axis in permutations:
+                    index = permutations[axis].to(rows.device).expand(len(rows), -1)
+                    others = [1] * len(parameter.shape)
+                    others[dim - 1] = index.shape[1]
+                    index = index.view(len(rows), *others)
+                    tensors[parameter.name] = tensors[parameter.name].take_along_dim(index, dim)
+        return self.flatten(tensors)
 
     def draw_initial(self, rng: np.random.Generator) -> Float[Tensor, " parameters"]:
         """Draw a network as PyTorch would: `U(-1, 1) / sqrt(fan_in)` for weights and biases; norms the identity."""

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
 
 
@@ -10,15 +11,16 @@ class Linear(Metanetwork):
     """A linear function of the rows.
 
     Arguments:
-        features: length of an input.
+        reader: of the networks.
     """
 
     reads = "rows"
+    stacks = True
     learning_rate = 1e-4  # each step moves thousands of weights that act as one sum
 
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(features, 1)
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader)
+        self.output = nn.Linear(reader.features, 1)
         nn.init.zeros_(self.output.weight)  # a random start would be noise in thousands of dimensions
         nn.init.zeros_(self.output.bias)
 

@@ -4,8 +4,10 @@ Source: Unterthiner et al. 2020; here with the 256 hidden units of Lim et al. 20
 """
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch_geometric import nn
 
+from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
 
 
@@ -13,17 +15,16 @@ class StatNN(Metanetwork):
     """Two hidden layers on the statistics.
 
     Arguments:
-        features: length of an input.
+        reader: of the networks.
         hidden: units of each hidden layer.
     """
 
     reads = "statistics"
+    stacks = True
 
-    def __init__(self, features: int, hidden: int = 256) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
-        )
+    def __init__(self, reader: Reader, hidden: int = 256) -> None:
+        super().__init__(reader)
+        self.layers = nn.MLP([reader.features, hidden, hidden, 1], norm=None)
 
     def forward(self, x: Float[Tensor, "networks features"]) -> Float[Tensor, " networks"]:
         """Predict one number for each network."""

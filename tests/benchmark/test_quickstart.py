@@ -8,7 +8,7 @@ from benchmark import quickstart
 from benchmark.cli import main
 from metanets import metrics
 from metanets.models import MODELS
-from metanets.training import Settings
+from metanets.settings import Settings
 from zoo import generate, open_zoo
 from zoo.distribution import Distribution
 
@@ -68,12 +68,13 @@ def test_quickstart_leaves_two_zoos_results_and_a_report(made):
         assert (len(zoo), zoo.treatments, zoo.recipe.name) == (pairs, TREATMENTS, name)
     values = read(out / "results.json")
     cells = [(result["treatment"], result["model"]) for result in values["metanetworks"]]
-    assert cells == [(treatment, model) for treatment in TREATMENTS for model in ("mean", *MODELS)]
+    assert cells == [(treatment, model) for treatment in TREATMENTS for model in quickstart.MODELS]
+    assert {*quickstart.MODELS} <= {"mean", *MODELS}
     assert [result["treatment"] for result in values["mode_connectivity"]] == list(TREATMENTS)
     assert [result["couples"] for result in values["mode_connectivity"]] == [[[0, 1], [2, 3]]] * 2
     assert values["made"]["command"].startswith("asymzoo quickstart --pairs 24")
     page = (out / "report" / "index.html").read_text()
-    assert all(word in page for word in (*TREATMENTS, *MODELS, *ZOOS, values["made"]["commit"]))
+    assert all(word in page for word in (*TREATMENTS, *quickstart.MODELS, *ZOOS, values["made"]["commit"]))
 
 
 def test_quickstart_again_uses_the_zoos_that_are_there(made, capsys):

@@ -12,14 +12,15 @@ from benchmark.report import (
     show_estimate,
     write_report,
 )
-from metanets.metrics import Estimate
-from metanets.models import MODELS
-from metanets.training import Result, Settings
+from metanets.evaluation import Result
+from metanets.metrics import METRICS, Estimate
+from metanets.settings import Settings
 from tests.scenarios import small_recipe
 from zoo import generate, open_zoo
 
 TREATMENTS = ("standard", "w_asymmetric")
 HOSTILE = "<script>alert('1')</script><img src=http://example.org/x.png>"
+MODELS = ("linear", "mlp", "statnn")
 LINKS = ("src", "href", "srcset", "data", "action", "poster", "style", "background")
 
 
@@ -34,12 +35,12 @@ def some_result(model, treatment, rank):
         model=model,
         treatment=treatment,
         task="test_accuracy",
+        tested_on=treatment,
         networks={"train": 24, "validation": 12, "test": 12},
         seeds=2,
         parameters=7,
-        seconds=1.0,
-        r2=around(0.1 + 0.0703 * rank),
-        kendall_tau=around(-0.1 - 0.0703 * rank),
+        seconds={"training": 1.0, "epoch": 0.1},
+        metrics={name: around(0.1 + 0.0703 * rank - 0.3 * k) for k, name in enumerate(METRICS)},
         true=true.tolist(),
         predicted=predicted.tolist(),
         settings=Settings(),
@@ -130,7 +131,7 @@ def test_report_has_every_estimate_with_its_interval_in_its_place(report, small_
     by_cell = {(result.model, result.treatment): result for result in results}
     for metric in ("r2", "kendall_tau"):
         for model in ("mean", *MODELS):
-            row = [model, *(show_estimate(getattr(by_cell[model, treatment], metric)) for treatment in TREATMENTS)]
+            row = [model, *(show_estimate(by_cell[model, treatment].metrics[metric]) for treatment in TREATMENTS)]
             assert row in [cells[i : i + len(row)] for i in range(len(cells))]
     for name, key in (("test loss, nats", "test_loss"), ("train accuracy, share", "train_accuracy")):
         start = cells.index(name)

@@ -1,9 +1,20 @@
 import json
+import tomllib
 
+import numpy as np
 import pytest
 
 from metanets import metrics
+from metanets.metanet import Metanet
 from metanets.models import MODELS
+from metanets.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Few epochs, rough intervals."""
+    monkeypatch.setattr(metrics, "RESAMPLES", 40)
+    monkeypatch.setattr(Settings, "best", classmethod(lambda cls, model, task: Settings(epochs=4)))
 
 
 def test_list_names_every_metanetwork_and_what_it_reads(asymzoo):
@@ -16,43 +27,119 @@ def test_list_names_every_metanetwork_and_what_it_reads(asymzoo):
         assert len(line.partition(". ")[2]) > 10
 
 
-def test_train_prints_and_writes_the_result(asymzoo, planted_zoo, tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 40)
+def test_train_prints_and_writes_the_result(asymzoo, planted_zoo, tmp_path):
     out = tmp_path / "results" / "linear.json"
     options = ("--model", "linear", "--treatment", "w_asymmetric", "--task", "test_loss", "--seeds", 2, "--out", out)
-    code, output, errors = asymzoo("metanets", "train", planted_zoo.folder, *options)
+    code, output, _ = asymzoo("metanets", "train", planted_zoo.folder, *options)
     assert code == 0
-    assert "linear on w_asymmetric" in errors
-    assert "2/2" in errors
     result = json.loads(out.read_text())
     assert (result["model"], result["treatment"], result["task"]) == ("linear", "w_asymmetric", "test_loss")
     assert len(result["predicted"]) == result["seeds"] == 2
-    lines = output.splitlines()
-    assert lines[0].split()[:2] == ["R^2", f"{result['r2']['mean']:.3f}"]
-    assert lines[1].split()[:3] == ["Kendall", "tau", f"{result['kendall_tau']['mean']:.3f}"]
-    assert f"{result['r2']['low']:.3f} to {result['r2']['high']:.3f}" in lines[0]
-    assert lines[2:] == [f"written to {out}"]
+    *lines, size, written = output.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [name, f"{metric['mean']:.3f}"] for name, metric in result["metrics"].items()
+    ]
+    r2 = result["metrics"]["r2"]
+    assert f"{r2['low']:.3f} to {r2['high']:.3f}" in lines[0]
+    assert size.startswith(f"{result['parameters']} parameters, ")
+    assert written == f"written to {out}"
+
+
+def test_train_takes_fixed_entries_fewer_networks_and_another_treatments_test(asymzoo, planted_zoo, tmp_path):
+    out = tmp_path / "mlp.json"
+    options = ("--model", "linear", "--seeds", 1, "--train-networks", 10, "--test-on", "w_asymmetric", "--out", out)
+    assert asymzoo("metanets", "train", planted_zoo.folder, *options)[0] == 0
+    result = json.loads(out.read_text())
+    assert (result["networks"]["train"], result["tested_on"]) == (10, "w_asymmetric")
+    options = ("--model", "linear", "--treatment", "w_asymmetric", "--seeds", 1, "--fixed", "--out", out)
+    assert asymzoo("metanets", "train", planted_zoo.folder, *options)[0] == 0
+    assert json.loads(out.read_text())["parameters"] == planted_zoo.treated("standard").layout.size + 1
+
+
+@pytest.fixture
+def checkpoint(asymzoo, planted_zoo, tmp_path):
+    path = tmp_path / "metanet.safetensors"
+    options = ("--model", "linear", "--seeds", 1, "--checkpoint", path)
+    code, output, _ = asymzoo("metanets", "train", planted_zoo.folder, *options)
+    assert code == 0
+    assert output.splitlines()[-1] == f"written to {path}"
+    return path
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_predict_writes_what_the_checkpoint_says_of_each_network(asymzoo, planted_zoo, checkpoint, tmp_path, split):
+    out = tmp_path / "predicted.json"
+    options = (checkpoint, planted_zoo.folder, "--split", split, "--out", out)
+    code, output, errors = asymzoo("metanets", "predict", *options)
+    assert (code, errors) == (0, "")
+    index = planted_zoo.index("standard", None if split == "all" else split)
+    values = json.loads(out.read_text())
+    predicted = Metanet.load(checkpoint).predict(planted_zoo.rows("standard", index)).double().numpy()
+    true = planted_zoo.field("standard", "metrics/test_accuracy")[index].astype(float)
+    assert values["pair"] == index.tolist()
+    assert np.allclose(values["predicted"], predicted)
+    assert values["true"] == true.tolist()
+    assert (values["checkpoint"]["model"], values["checkpoint"]["treatment"]) == ("linear", "standard")
+    first, *lines, _ = output.splitlines()
+    assert first == f"{len(index)} networks, test_accuracy by linear"
+    assert lines == [f"{name:20}{metric(true, predicted):7.3f}" for name, metric in metrics.METRICS.items()]
+
+
+def test_tune_prints_settings_as_toml_the_best_first(asymzoo, planted_zoo):
+    options = ("--model", "linear", "--trials", 3)
+    code, output, _ = asymzoo("metanets", "tune", planted_zoo.folder, *options)
+    assert code == 0
+    scores = [float(line.split()[3].rstrip(":")) for line in output.splitlines() if line.startswith("#")]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    best = Settings(**tomllib.loads(output)["test_accuracy"])
+    assert str(best.model_dump(exclude_defaults=True)) in output.splitlines()[0]
+
+
+ZOO, FILE = "{zoo}", "{checkpoint}"
 
 
 @pytest.mark.parametrize(
-    ("options", "fact"),
+    ("arguments", "fact"),
     [
-        (["--model", "statn"], "did you mean 'statnn'?"),
-        (["--treatment", "syre"], "it has standard, w_asymmetric"),
-        (["--task", "beauty"], "has no field 'metrics/beauty'"),
-        (["--seeds", "0"], "--seeds"),
+        (["train", ZOO, "--model", "statn"], "did you mean 'statnn'?"),
+        (["train", ZOO, "--treatment", "syre"], "it has standard, w_asymmetric"),
+        (["train", ZOO, "--test-on", "syre"], "it has standard, w_asymmetric"),
+        (["train", ZOO, "--task", "beauty"], "has no field 'metrics/beauty'"),
+        (["train", ZOO, "--seeds", "0"], "--seeds"),
+        (["train", ZOO, "--train-networks", "1"], "--train-networks"),
+        (["train", ZOO, "--device", "abacus"], "there is no 'abacus' here"),
+        (["tune", ZOO, "--model", "statn"], "did you mean 'statnn'?"),
+        (["tune", ZOO, "--treatment", "syre"], "it has standard, w_asymmetric"),
+        (["tune", ZOO, "--trials", "0"], "--trials"),
+        (["tune", ZOO, "--device", "abacus"], "there is no 'abacus' here"),
+        (["predict", FILE, ZOO, "--split", "tests"], "did you mean 'test'?"),
+        (["predict", FILE, ZOO, "--treatment", "syre"], "it has standard, w_asymmetric"),
+        (["predict", FILE, ZOO, "--device", "abacus"], "there is no 'abacus' here"),
+        (["predict", "{zoo}/zoo.json", ZOO], "zoo.json: no checkpoint of a metanetwork"),
+        (["predict", "nowhere", ZOO], "nowhere: cannot be read"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(asymzoo, planted_zoo, options, fact):
-    code, output, errors = asymzoo("metanets", "train", planted_zoo.folder, *options)
+def test_a_mistake_is_one_line_and_exit_code_2(asymzoo, planted_zoo, checkpoint, arguments, fact):
+    filled = [argument.format(zoo=planted_zoo.folder, checkpoint=checkpoint) for argument in arguments]
+    code, output, errors = asymzoo("metanets", *filled)
     assert (code, output) == (2, "")
     assert errors.startswith("asymzoo: ")
     assert errors.count("\n") == 1
     assert fact in errors
 
 
-def test_a_folder_without_a_zoo_is_one_line_and_exit_code_2(asymzoo, tmp_path):
-    code, output, errors = asymzoo("metanets", "train", tmp_path)
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_a_folder_without_a_zoo_is_one_line_and_exit_code_2(asymzoo, tmp_path, command):
+    code, output, errors = asymzoo("metanets", command, tmp_path)
     assert (code, output) == (2, "")
     assert errors.startswith(f"asymzoo: {tmp_path}: no zoo here")
     assert errors.count("\n") == 1
+
+
+def test_a_result_is_kept_though_its_metanetwork_cannot_be(asymzoo, planted_zoo, tmp_path):
+    paths = ("--out", tmp_path / "boosted.json", "--checkpoint", tmp_path / "boosted.safetensors")
+    code, _, errors = asymzoo("metanets", "train", planted_zoo.folder, "--model", "boosted", "--seeds", 1, *paths)
+    assert code == 2
+    assert "boosted: holds no tensors to save" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["boosted.json"]

@@ -2,127 +2,140 @@ import numpy as np
 import pytest
 import torch
 
-from metanets.inputs import QUANTILES, READERS, SPLITS, read_zoo
+from metanets.datasets import fit_reader
+from metanets.inputs import QUANTILES, READERS
 from tests.metanets.conftest import TREATMENTS
-from zoo.errors import TaskError, ZooError
+from tests.scenarios import NETWORKS, some_thetas, treat
 from zoo.seeds import rng_for
 
 TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 READS = pytest.mark.parametrize("reads", READERS)
+SPLITS = ("train", "validation", "test")
 
 
-def read_plainly(zoo, treatment, reads, split):
-    """The features of a split before they are standardised, and for `statistics` by NumPy."""
-    treated, rows = zoo.treated(treatment), zoo.rows(treatment, zoo.index(treatment, split)).numpy()
-    trainable = treated.trainable.numpy()
-    if reads == "rows":
-        return rows[:, trainable]
+def rows_of(zoo, treatment, split):
+    return zoo.rows(treatment, zoo.index(treatment, split))
+
+
+def statistics_by_numpy(rows, layout, read):
     features = []
-    for where in treated.layout.slices.values():
-        values = rows[:, where][:, trainable[where]].astype(float)
+    for where in layout.slices.values():
+        values = rows[:, where][:, read[where]].astype(float)
         features += [values.mean(1), values.var(1), *(np.quantile(values, q, axis=1) for q in QUANTILES)]
     return np.stack(features, 1)
 
 
 @TREATMENT
-@READS
-def test_features_are_numpys_of_trainable_entries(planted_zoo, treatment, reads):
-    treated, index = planted_zoo.treated(treatment), planted_zoo.index(treatment, "test")
-    features = READERS[reads](planted_zoo.rows(treatment, index), treated.layout, treated.trainable)
-    assert np.allclose(features, read_plainly(planted_zoo, treatment, reads, "test"), atol=1e-5)
+@pytest.mark.parametrize("reads", ["rows", "statistics"])
+def test_inputs_are_features_of_trainable_entries_standardised_by_the_training_networks(planted_zoo, treatment, reads):
+    treated, reader = planted_zoo.treated(treatment), fit_reader(planted_zoo, treatment, reads)
+    read = treated.trainable.numpy()
+    plain = {}
+    for split in SPLITS:
+        rows = rows_of(planted_zoo, treatment, split).numpy()
+        plain[split] = rows[:, read] if reads == "rows" else statistics_by_numpy(rows, treated.layout, read)
+    mean, std = plain["train"].mean(0), plain["train"].std(0, ddof=1)
+    for split in SPLITS:
+        x = reader(rows_of(planted_zoo, treatment, split))
+        assert x.shape == (len(plain[split]), reader.features)
+        assert np.allclose(x, (plain[split] - mean) / std, atol=1e-4)
 
 
 @TREATMENT
-@READS
-def test_inputs_are_features_of_trainable_entries_standardised_by_the_training_networks(planted_zoo, treatment, reads):
-    splits = read_zoo(planted_zoo, treatment, reads)
-    plain = {split: read_plainly(planted_zoo, treatment, reads, split) for split in SPLITS}
-    mean, std = plain["train"].mean(0), plain["train"].std(0, ddof=1)
-    for split in SPLITS:
-        assert np.allclose(splits[split].x, (plain[split] - mean) / std, atol=1e-4)
-        accuracy = planted_zoo.field(treatment, "metrics/test_accuracy")[planted_zoo.index(treatment, split)]
-        assert np.array_equal(splits[split].y, accuracy)
-    assert sum(len(examples.y) for examples in splits.values()) == len(planted_zoo)
+def test_a_tensor_is_standardised_by_its_trainable_entries_in_the_median_network_and_compressed(planted_zoo, treatment):
+    treated, reader = planted_zoo.treated(treatment), fit_reader(planted_zoo, treatment, "tensors")
+    rows, trainable = rows_of(planted_zoo, treatment, "train").numpy(), treated.trainable.numpy()
+    x = reader(torch.from_numpy(rows)).numpy()
+    for where in treated.layout.slices.values():
+        means = [row[where][trainable[where]].mean() for row in rows]
+        middle = np.quantile(means, 0.5, method="lower")
+        spreads = [np.sqrt(np.mean((row[where][trainable[where]] - middle) ** 2)) for row in rows]
+        expected = np.arcsinh((rows[:, where] - middle) / np.quantile(spreads, 0.5, method="lower"))
+        assert np.allclose(x[:, where], expected, atol=1e-4)
+
+
+def test_one_network_of_enormous_weights_moves_the_tensors_of_no_other(planted_zoo):
+    rows = rows_of(planted_zoo, "standard", "train")
+    outlier = torch.cat([rows, 1e6 * rows[:1]])
+    reader = READERS["tensors"].of(planted_zoo.treated("standard"))
+    before, after = reader.fit(rows)(rows), reader.fit(outlier)(outlier)
+    assert (after[:-1] - before).abs().max() < 0.2
+    assert 10 < after[-1].abs().max() < 30
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("setting", TREATMENTS)
+def test_tensors_can_be_inverted(network, setting):
+    treated = treat(setting, network)
+    rows = treated.rows(some_thetas(treated, 5, dtype=torch.float32))
+    reader = READERS["tensors"].of(treated).fit(rows)
+    torch.testing.assert_close(reader.invert(reader(rows)), rows, rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_commute_with_permutations_of_hidden_units(planted_zoo):
+    reader, rows = fit_reader(planted_zoo, "standard", "tensors"), planted_zoo.rows("standard", slice(20))
+    permutations = reader.layout.random_permutations(rng_for(0, "permutation"))
+    assert torch.equal(
+        reader(reader.layout.permute(rows, permutations)), reader.layout.permute(reader(rows), permutations)
+    )
 
 
 def test_fixed_entries_are_read_only_when_asked_for(planted_zoo):
-    treated = planted_zoo.treated("w_asymmetric")
+    treated, rows = planted_zoo.treated("w_asymmetric"), planted_zoo.rows("w_asymmetric")
     trainable = int(treated.trainable.sum())
     assert trainable < treated.layout.size
-    assert read_zoo(planted_zoo, "w_asymmetric", "rows")["test"].x.shape[1] == trainable
-    with_fixed = read_zoo(planted_zoo, "w_asymmetric", "rows", fixed=True)["test"].x
-    assert with_fixed.shape[1] == treated.layout.size
-    assert with_fixed[:, ~treated.trainable].abs().max() < 1e-6  # the same in all networks, and no division by nothing
-    own, all_ = (read_zoo(planted_zoo, "w_asymmetric", "statistics", fixed=f)["test"].x for f in (False, True))
+    own, all_ = (fit_reader(planted_zoo, "w_asymmetric", "rows", fixed=fixed) for fixed in (False, True))
+    assert (own.features, all_.features) == (trainable, treated.layout.size)
+    assert all_(rows)[:, ~treated.trainable].abs().max() < 1e-4  # alike in all networks, and no division by nothing
+    own, all_ = (fit_reader(planted_zoo, "w_asymmetric", "statistics", fixed=fixed)(rows) for fixed in (False, True))
     assert not torch.allclose(own, all_, atol=1e-2)
+    tensors = fit_reader(planted_zoo, "w_asymmetric", "tensors")
+    assert tensors.features == treated.layout.size
+    assert torch.equal(tensors.trainable, treated.trainable)
 
 
 def test_a_tensor_of_which_nothing_is_read_has_no_statistics(planted_zoo):
-    treated = planted_zoo.treated("standard")
-    read, first = treated.trainable.clone(), next(iter(treated.layout.slices.values()))
-    read[first] = False
-    rows = planted_zoo.rows("standard")
-    all_but_first = READERS["statistics"](rows, treated.layout, treated.trainable)[:, 7:]
-    assert torch.equal(READERS["statistics"](rows, treated.layout, read), all_but_first)
+    treated, rows = planted_zoo.treated("standard"), planted_zoo.rows("standard")
+    some = treated.trainable.clone()
+    some[next(iter(treated.layout.slices.values()))] = False
+    all_, all_but_first = (READERS["statistics"](treated.layout, read, {}) for read in (treated.trainable, some))
+    assert torch.equal(all_but_first.arrange(rows), all_.arrange(rows)[:, 7:])
 
 
 def test_permuting_hidden_units_changes_rows_but_no_statistic(planted_zoo):
     treated, rows = planted_zoo.treated("standard"), planted_zoo.rows("standard", slice(20)).double()
     permuted = treated.layout.permute(rows, treated.layout.random_permutations(rng_for(0, "permutation")))
-    before, after = (READERS["statistics"](r, treated.layout, treated.trainable) for r in (rows, permuted))
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-12)
-    flat, flat_after = (READERS["rows"](r, treated.layout, treated.trainable) for r in (rows, permuted))
-    assert (flat - flat_after).abs().mean() > 0.1
+    statistics, flat = (READERS[reads].of(treated) for reads in ("statistics", "rows"))
+    torch.testing.assert_close(statistics.arrange(permuted), statistics.arrange(rows), rtol=0, atol=1e-12)
+    assert (flat.arrange(permuted) - flat.arrange(rows)).abs().mean() > 0.1
 
 
 @READS
-def test_inputs_of_training_and_validation_do_not_depend_on_test_networks(plant_zoo, planted_zoo, reads):
+def test_readers_do_not_depend_on_validation_and_test_networks(plant_zoo, planted_zoo, reads):
     def change(arrays):
-        arrays["weights"][arrays["split"] == "test"] *= 10
+        arrays["weights"][arrays["split"] != "train"] *= 10
 
-    changed, original = read_zoo(plant_zoo(change), "standard", reads), read_zoo(planted_zoo, "standard", reads)
-    for split in ("train", "validation"):
-        assert torch.equal(changed[split].x, original[split].x)
-    assert not torch.equal(changed["test"].x, original["test"].x)
-
-
-def test_diverged_networks_are_left_out(plant_zoo, planted_zoo):
-    def change(arrays):
-        for split in SPLITS:
-            first = np.flatnonzero(arrays["split"] == split)[0]
-            arrays["status"][first] = "diverged"
-            arrays["weights"][first] = np.nan
-            arrays["metrics/test_accuracy"][first] = np.nan
-
-    kept, original = read_zoo(plant_zoo(change), "standard", "rows"), read_zoo(planted_zoo, "standard", "rows")
-    for split in SPLITS:
-        assert kept[split].x.isfinite().all()
-        assert torch.equal(kept[split].y, original[split].y[1:])
+    changed, original = (fit_reader(zoo, "standard", reads) for zoo in (plant_zoo(change), planted_zoo))
+    assert torch.equal(changed.mean, original.mean)
+    assert torch.equal(changed.std, original.std)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_split_of_one_network_is_too_small(plant_zoo, split):
-    def change(arrays):
-        arrays["status"][np.flatnonzero(arrays["split"] == split)[1:]] = "diverged"
-
-    with pytest.raises(TaskError, match=f"standard has 1 networks in its {split} split; generate more pairs"):
-        read_zoo(plant_zoo(change, pairs=40), "standard", "rows")
-
-
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("value", [0.1, 0.5])  # the mean of many float32 of 0.1 is not 0.1
-def test_targets_that_are_all_the_same_are_no_task(plant_zoo, split, value):
-    def change(arrays):
-        arrays["metrics/test_accuracy"][arrays["split"] == split] = value
-
-    zoo = plant_zoo(change)
-    with pytest.raises(TaskError, match=f"{split} networks all have the same test_accuracy"):
-        read_zoo(zoo, "standard", "rows")
-    assert read_zoo(zoo, "standard", "rows", task="test_loss")["train"].y.std() > 0
+@READS
+def test_readers_compute_in_the_precision_they_are_given(planted_zoo, reads):
+    reader, rows = fit_reader(planted_zoo, "standard", reads), planted_zoo.rows("standard", slice(9))
+    single = reader(rows)
+    double = reader.double()(rows.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single, rtol=1e-3, atol=1e-4)
 
 
-def test_unknown_treatments_and_metrics_are_named(planted_zoo):
-    with pytest.raises(ZooError, match="has no treatment 'syre'; it has standard, w_asymmetric"):
-        read_zoo(planted_zoo, "syre", "rows")
-    with pytest.raises(ZooError, match="has no field 'metrics/beauty'"):
-        read_zoo(planted_zoo, "standard", "rows", task="beauty")
+def test_readers_know_the_activation_on_each_hidden_axis():
+    names = {
+        ("standard", "mlp"): {"hidden0": "GELU", "hidden1": "GELU"},
+        ("standard", "cnn_norm"): {"conv0": "Tanh", "conv1": "Tanh"},
+        ("sigma_asymmetric", "mlp"): {"hidden0": "FiGLU", "hidden1": "FiGLU"},
+    }
+    for (setting, network), activations in names.items():
+        assert READERS["tensors"].of(treat(setting, network)).activations == activations
+    resnet = READERS["tensors"].of(treat("standard", "resnet14"))
+    assert resnet.activations == dict.fromkeys(resnet.layout.hidden_axes, "ReLU")

@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from metanets.metrics import METRICS, estimate, kendall_tau, r2
+from metanets.metrics import METRICS, estimate, kendall_tau, kendall_tau_of_good, r2, rmse
 
 
 def true_and_predicted(ties):
@@ -32,6 +32,30 @@ def test_kendall_tau_counts_couples_in_and_out_of_order(ties):
     assert kendall_tau(true, predicted) == pytest.approx(closed_form)
     assert kendall_tau(true, np.exp(true)) == pytest.approx(1)
     assert kendall_tau(true, -true) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_kendall_tau_of_good_sees_the_networks_above_the_median_alone(ties):
+    true, predicted = true_and_predicted(ties)
+    good = true > np.median(true)
+    assert 0 < good.sum() <= 20
+    assert kendall_tau_of_good(true, predicted) == kendall_tau(true[good], predicted[good])
+    bad_reversed = np.where(good, predicted, -true)
+    assert kendall_tau_of_good(true, bad_reversed) == kendall_tau_of_good(true, predicted)
+    assert kendall_tau_of_good(true, np.where(good, -true, true)) == pytest.approx(-1)
+
+
+def test_kendall_tau_of_good_is_zero_where_no_two_networks_are_better_than_the_median():
+    assert kendall_tau_of_good(np.full(8, 0.5), np.arange(8.0)) == 0
+    assert kendall_tau_of_good(np.array([0.1, 0.2, 0.3]), np.arange(3.0)) == 0
+
+
+def test_rmse_is_in_the_units_of_the_target():
+    true, predicted = true_and_predicted(ties=False)
+    assert rmse(true, predicted) == pytest.approx(np.linalg.norm(true - predicted) / np.sqrt(40))
+    assert rmse(true, true + 0.25) == pytest.approx(0.25)
+    assert rmse(100 * true, 100 * predicted) == pytest.approx(100 * rmse(true, predicted))
+    assert r2(true, predicted) == pytest.approx(1 - rmse(true, predicted) ** 2 / true.var())
 
 
 def test_predictions_all_the_same_have_kendall_tau_zero():

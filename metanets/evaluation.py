@@ -1,0 +1,148 @@
+"""How well a metanetwork predicts: trained over several seeds, tested on networks that it never saw."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from metanets.datasets import Examples, Networks, split_index
+from metanets.metanet import Metanet, train_model
+from metanets.metrics import METRICS, Estimate, estimate
+from metanets.models import MODELS
+from metanets.settings import Settings
+from metanets.training import Predictor
+from zoo.errors import TaskError, nearest
+from zoo.store import Zoo
+
+
+@dataclass(frozen=True)
+class Result:
+    """How well a metanetwork predicts, on test networks that had no part in its training or selection.
+
+    Attributes:
+        model, treatment, task: what predicted what of which networks.
+        tested_on: the treatment of the test networks.
+        networks: how many trained, chose the epoch, and tested.
+        seeds: how many trainings.
+        parameters: of the metanetwork.
+        seconds: of one training, and of one of its epochs.
+        metrics: of `metanets.metrics.METRICS`: mean over seeds, with 95 % intervals over seeds and test networks.
+        true, predicted: targets of the test networks and predictions of every seed, `(seeds, networks)`.
+        settings: of the training.
+        zoo: name and digest of the zoo's recipe.
+    """
+
+    model: str
+    treatment: str
+    task: str
+    tested_on: str
+    networks: dict[str, int]
+    seeds: int
+    parameters: int
+    seconds: dict[str, float]
+    metrics: dict[str, Estimate]
+    true: list[float]
+    predicted: list[list[float]]
+    settings: Settings
+    zoo: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        metrics = {name: metric._asdict() for name, metric in self.metrics.items()}
+        return asdict(self) | {"metrics": metrics, "settings": self.settings.model_dump()}
+
+
+def evaluate_model(
+    zoo: Zoo,
+    treatment: str,
+    model: str,
+    *,
+    task: str = "test_accuracy",
+    seeds: int = 5,
+    fixed: bool = False,
+    settings: Settings | None = None,
+    train_networks: int | None = None,
+    test_on: str | None = None,
+    device: str = "cpu",
+    progress: Callable[[int], object] = lambda trainings: None,
+) -> tuple[Result, list[Metanet]]:
+    """Train a metanetwork several times and measure its predictions on the test split.
+
+    Arguments:
+        zoo, treatment: the networks that are read.
+        model: a key of `metanets.models.MODELS`, or `mean`, the floor: the train split's mean for all.
+        task: the metric of the zoo that is predicted.
+        seeds: how many trainings, of different starts and orders.
+        fixed: whether to read also the entries that are the same in all networks.
+        settings: of the training; by default the best that are known for the metanetwork and the task.
+        train_networks: learn from so many of the training networks only.
+        test_on: test on the networks of another treatment.
+        device: `cpu` or `cuda`.
+        progress: called with the number of trainings that have come to their end.
+
+    Returns:
+        The result, and the metanetworks, one for each seed; none of `mean`.
+
+    Raises:
+        TaskError: if there is no such model, it cannot read such networks, or the zoo is too small.
+        ZooError: if the zoo has no such treatment or metric.
+    """
+    settings = settings or Settings.best(model, task)
+    index = {
+        "train": split_index(zoo, treatment, "train", train_networks),
+        "validation": split_index(zoo, treatment, "validation"),
+        "test": split_index(zoo, test_on or treatment, "test"),
+    }
+    true = zoo.field(test_on or treatment, f"metrics/{task}")[index["test"]]
+    began, seconds = time.perf_counter(), {}
+    trained: list[Metanet] = []
+    if model not in {"mean", *MODELS}:
+        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are mean, {', '.join(MODELS)}")
+    if model == "mean":
+        mean = zoo.field(treatment, f"metrics/{task}")[index["train"]].mean()
+        predicted = np.full((seeds, len(true)), mean)
+    else:
+        trained = train_model(
+            zoo,
+            treatment,
+            model,
+            task=task,
+            seeds=range(seeds),
+            fixed=fixed or test_on is not None,
+            settings=settings,
+            train_networks=train_networks,
+            device=device,
+            progress=progress,
+        )
+        seconds["training"] = (time.perf_counter() - began) / seeds
+        seconds["epoch"] = seconds["training"] / max(
+            1, float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
+        )
+        rows = zoo.rows(test_on or treatment, index["test"])
+        predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
+    result = Result(
+        model=model,
+        treatment=treatment,
+        task=task,
+        tested_on=test_on or treatment,
+        networks={split: len(networks) for split, networks in index.items()},
+        seeds=seeds,
+        parameters=sum(p.numel() for p in trained[0].predictor.network.parameters()) if trained else 0,
+        seconds={name: float(value) for name, value in seconds.items()},
+        metrics={name: estimate(metric, true, predicted) for name, metric in METRICS.items()},
+        true=true.astype(float).round(5).tolist(),
+        predicted=predicted.astype(float).round(5).tolist(),
+        settings=settings,
+        zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+    )
+    return result, trained
+
+
+def score(predictor: Predictor, dataset: Networks) -> dict[str, float]:
+    """Return the `METRICS` of what `fit` returned, on other networks."""
+    examples = Examples.of(dataset)
+    true, predicted = examples.y.cpu().double().numpy(), predictor(examples).cpu().double().numpy()
+    return {name: metric(true, predicted) for name, metric in METRICS.items()}

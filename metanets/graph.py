@@ -1,0 +1,197 @@
+"""The parameter graph: a node for each unit, an edge for each weight, derived from the axes of a layout.
+
+Networks of one architecture share the graph; they differ in the values on its edges alone. Values of N networks stand
+side by side, `(E, N, kernel)`, so one list of edges serves them all; networks of several architectures go through
+PyG's disjoint union, `(E, kernel)`. Every graph metanetwork takes either.
+
+Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*; Kofinas et al. 2024, *Graph
+Neural Networks for Learning Equivariant Representations of Neural Networks*.
+"""
+
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import Aggregation
+
+from zoo.parameters import IDENTIFIED, Parameter, ParameterLayout
+
+KINDS = ("weight", "bias", "norm_scale", "norm_shift", "residual")
+PLACES = ("input", "hidden", "output")
+FREQUENCIES = 4
+DEPTH_CODE = 2 * FREQUENCIES
+
+
+class ParameterGraph(nn.Module):
+    """Turns rows into graphs, and back.
+
+    Nodes: a unit of each axis. Edges: from input unit to output unit for each weight or kernel, whose entries are the
+    edge's values, zeros around those smaller than the largest; from a unit to itself for its bias, norm scale and
+    norm shift, and for each residual addition (of value 1).
+
+    Arguments:
+        layout: of the rows.
+        trainable: `(P,)`, false where entries are the same in all networks, which is marked on the edges.
+
+    Attributes:
+        x: `(nodes, codes)`: whether input, hidden or output, and the depth of the layer.
+        unit: `(nodes,)`: which input or output a node is, from 1; hidden units are all 0.
+        edge_index: `(2, E)`.
+        edge_code: `(E, codes)`: kind, depth of the layer, which entries are fixed.
+        edge_tensor: `(E,)`: which tensor of the layout an edge is from; residual additions come last.
+        columns: `(E, kernel)`: the columns of a row on each edge; P stands for 0 and P + 1 for 1.
+    """
+
+    x: Tensor
+    unit: Tensor
+    edge_index: Tensor
+    edge_code: Tensor
+    edge_tensor: Tensor
+    columns: Tensor
+
+    def __init__(self, layout: ParameterLayout, trainable: Bool[Tensor, " parameters"] | None = None) -> None:
+        super().__init__()
+        self.layout = layout
+        first, start = {}, 0
+        for axis, length in layout.axes.items():
+            first[axis], start = start, start + length
+        depth, writers = _depths(layout)
+        kernel = _largest_kernel(layout)
+
+        edges, columns, kinds, layers = [], [], [], []
+        layer = 0
+        for parameter in layout.parameters:
+            layer += parameter.role == "weight"
+            edges.append(_edges(parameter, first))
+            columns.append(_columns(layout, parameter, kernel))
+            kinds.append(KINDS.index(parameter.role))
+            layers.append(layer)
+        for axis, count in writers.items():
+            for _ in range(count - 1):
+                node = torch.arange(first[axis], first[axis] + layout.axes[axis])
+                edges.append(torch.stack([node, node]))
+                columns.append(_pad(torch.full((len(node), 1, 1), layout.size + 1), kernel, layout.size))
+                kinds.append(KINDS.index("residual"))
+                layers.append(depth[axis])
+        sizes = torch.tensor([block.shape[1] for block in edges])
+        fixed = torch.zeros(layout.size + 2)
+        fixed[: layout.size] = 0 if trainable is None else ~trainable.cpu()
+        index = torch.cat(columns)
+        code = [
+            nn.functional.one_hot(torch.tensor(kinds), len(KINDS)).repeat_interleave(sizes, 0),
+            encode_depth(torch.tensor(layers)).repeat_interleave(sizes, 0),
+            fixed[index],
+        ]
+        self.register_buffer("edge_index", torch.cat(edges, 1), persistent=False)
+        self.register_buffer("edge_code", torch.cat(code, 1), persistent=False)
+        self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        self.register_buffer("columns", index, persistent=False)
+
+        lengths = torch.tensor(list(layout.axes.values()))
+        places = [PLACES.index(axis) if axis in IDENTIFIED else PLACES.index("hidden") for axis in layout.axes]
+        place = nn.functional.one_hot(torch.tensor(places), len(PLACES))
+        depths = encode_depth(torch.tensor([depth[axis] for axis in layout.axes]))
+        unit = torch.zeros(start, dtype=torch.long)
+        known = 1
+        for axis in sorted(IDENTIFIED & layout.axes.keys()):
+            unit[first[axis] : first[axis] + layout.axes[axis]] = torch.arange(known, known + layout.axes[axis])
+            known += layout.axes[axis]
+        self.register_buffer("x", torch.cat([place, depths], 1).repeat_interleave(lengths, 0), persistent=False)
+        self.register_buffer("unit", unit, persistent=False)
+
+    def forward(self, rows: Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]) -> Data:
+        """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`; of a single row, `(E, kernel)`."""
+        padded = torch.cat([rows, rows.new_tensor([0, 1]).expand(*rows.shape[:-1], 2)], -1)
+        values = padded.movedim(-1, 0)[self.columns]  # (E, kernel, N)
+        return Data(
+            x=self.x.to(rows.dtype),
+            unit=self.unit,
+            edge_index=self.edge_index,
+            edge_attr=values.movedim(1, -1).contiguous(),
+            edge_code=self.edge_code.to(rows.dtype),
+            edge_tensor=self.edge_tensor,
+        )
+
+    def rows(self, graph: Data) -> Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]:
+        """Return the rows that `forward` made a graph of."""
+        values = graph.edge_attr.movedim(-1, 1)  # (E, kernel, N)
+        rows = values.new_empty(self.layout.size + 2, *values.shape[2:])
+        rows[self.columns] = values
+        return rows[: self.layout.size].movedim(0, -1).contiguous()
+
+
+def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:
+    """Return sines and cosines of a layer's number, at wavelengths of 2 pi to 200 pi."""
+    frequency = 100.0 ** -torch.linspace(0, 1, FREQUENCIES)
+    angle = depth[..., None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def _depths(layout: ParameterLayout) -> tuple[dict[str, int], dict[str, int]]:
+    """Return for each axis the layer that first writes it, from 0 for inputs, and how many weights write it."""
+    depth, writers = {"input": 0}, dict.fromkeys(layout.axes, 0)
+    for weight in layout.weights:
+        out, into = weight.axes[:2]
+        if out is not None and into is not None:
+            depth.setdefault(out, depth.get(into, 0) + 1)
+            writers[out] += 1
+    return depth, writers
+
+
+def _largest_kernel(layout: ParameterLayout) -> tuple[int, ...]:
+    kernels = [weight.shape[2:] for weight in layout.weights if len(weight.shape) > 2] or [(1, 1)]
+    return tuple(max(lengths) for lengths in zip(*kernels, strict=True))
+
+
+def _edges(parameter: Parameter, first: dict[str, int]) -> Tensor:
+    """Return `(2, edges)`, from inputs to outputs or from a unit to itself, in the order of the row."""
+    nodes = [
+        torch.arange(first[axis], first[axis] + length)
+        for axis, length in zip(parameter.axes, parameter.shape, strict=True)
+        if axis is not None
+    ]
+    if parameter.role != "weight":
+        return torch.stack([nodes[0], nodes[0]])
+    target, source = torch.meshgrid(*nodes, indexing="ij")
+    return torch.stack([source.flatten(), target.flatten()])
+
+
+def _columns(layout: ParameterLayout, parameter: Parameter, kernel: tuple[int, ...]) -> Tensor:
+    """Return the columns of a parameter's edges, `(edges, kernel)`."""
+    where = layout.slices[parameter.name]
+    own = parameter.shape[2:] or (1,) * len(kernel)
+    return _pad(torch.arange(where.start, where.stop).view(-1, *own), kernel, layout.size)
+
+
+def _pad(columns: Tensor, kernel: tuple[int, ...], nothing: int) -> Tensor:
+    """Put kernels `(edges, ...)` in the middle of the largest, flattened."""
+    padded = torch.full((len(columns), *kernel), nothing)
+    middle = [
+        slice((all_ - own) // 2, (all_ - own) // 2 + own) for all_, own in zip(kernel, columns.shape[1:], strict=True)
+    ]
+    padded[(slice(None), *middle)] = columns
+    return padded.view(len(columns), prod(kernel))
+
+
+class EdgeMean(Aggregation):
+    """The mean over the first dimension within each group.
+
+    As `torch_geometric.nn.MeanAggregation`, by `index_add`, whose way back is many times faster than that of a scatter.
+    """
+
+    def forward(
+        self,
+        x: Float[Tensor, "edges ..."],
+        index: Int[Tensor, " edges"] | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = 0,
+        max_num_elements: int | None = None,
+    ) -> Float[Tensor, "groups ..."]:
+        """Return the means; zero for an empty group."""
+        assert index is not None
+        size = int(index.max()) + 1 if dim_size is None else dim_size
+        count = index.bincount(minlength=size).clamp(min=1).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        return x.new_zeros(size, *x.shape[1:]).index_add(0, index, x) / count

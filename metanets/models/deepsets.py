@@ -1,0 +1,63 @@
+"""A network as a set of numbers, of each of which only the tensor that it stands in is known.
+
+Source: Zaheer et al. 2017, *Deep Sets*; as a metanetwork, with 64 hidden units, in Lim et al. 2024, section 5.3.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch_geometric.nn import MLP
+
+from metanets.inputs import Reader
+from metanets.models.base import Metanetwork
+
+
+class MeanReLU(nn.Linear):
+    """The mean over the entries `v` of a tensor of `relu(a v + b)`, a vector.
+
+    Entries on one side of the kink `-b / a` add up to a linear function of their sum and number, so entries are sorted
+    and summed once for all of the vector. That takes `hidden` times less memory than to embed each entry.
+
+    Arguments:
+        hidden: length of the vector.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(1, hidden)
+
+    def forward(self, x: Float[Tensor, "networks entries"]) -> Float[Tensor, "networks hidden"]:
+        """Return the mean for each network."""
+        a, b, entries = self.weight[:, 0], self.bias, x.shape[1]
+        ordered = x.sort(1).values
+        sums = pad(ordered.cumsum(1), (1, 0))  # of the 0, 1, ... smallest
+        count = torch.searchsorted(ordered.detach(), (-b / a).detach().expand(len(x), -1).contiguous())
+        total, rising = sums.gather(1, count), a > 0
+        total, count = torch.where(rising, sums[:, -1:] - total, total), torch.where(rising, entries - count, count)
+        return (a * total + b * count) / entries
+
+
+class DeepSets(Metanetwork):
+    """Embeds every entry by itself, takes the mean over each tensor, and maps all means to the prediction.
+
+    Arguments:
+        reader: of the networks; entries that are not read are no elements of the set.
+        hidden: length of an entry's embedding, and units of each hidden layer after the means.
+    """
+
+    reads = "tensors"
+    columns: Tensor
+
+    def __init__(self, reader: Reader, hidden: int = 64) -> None:
+        super().__init__(reader)
+        counts = [int(reader.read[where].sum()) for where in reader.layout.slices.values()]
+        self.counts = [count for count in counts if count]
+        self.register_buffer("columns", reader.read.nonzero().flatten(), persistent=False)
+        self.phi = nn.ModuleList(MeanReLU(hidden) for _ in self.counts)
+        self.rho = MLP([len(self.counts) * hidden, hidden, hidden, 1], norm=None)
+
+    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, " networks"]:
+        """Predict one number for each network."""
+        tensors = x[:, self.columns].split(self.counts, 1)
+        means = [phi(entries) for phi, entries in zip(self.phi, tensors, strict=True)]
+        return self.rho(torch.cat(means, 1)).squeeze(-1)

@@ -1,0 +1,73 @@
+"""Message passing on the parameter graph, with edges that are updated, too.
+
+Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*, section 2.3, and NG-GNN of
+Kofinas et al. 2024.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import MLP, MessagePassing
+
+from metanets.graph import KINDS, EdgeMean
+from metanets.inputs import Reader
+from metanets.models.graph import GraphMetanetwork
+
+
+class Layer(MessagePassing):
+    """A node takes in the means of its incoming and outgoing edges of each kind, then an edge its two ends.
+
+    Arguments:
+        hidden: size of node and edge states.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(aggr=EdgeMean(), node_dim=0)
+        self.node = MLP([3 * hidden, 2 * hidden, hidden], norm=None)
+        self.source, self.target = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
+        self.edge_in, self.edge_out = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+
+    def forward(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *#networks hidden"],
+        graph: Data,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the new states of nodes and edges."""
+        kind, size = graph.edge_code[:, : len(KINDS)].argmax(1), (len(nodes), len(nodes))
+        incoming = self.propagate(graph.edge_index, edges=edges, kind=kind, size=size)
+        outgoing = self.propagate(graph.edge_index.flip(0), edges=edges, kind=kind, size=size)
+        nodes = nodes.expand_as(incoming)
+        nodes = nodes + self.node(torch.cat([nodes, incoming, outgoing], -1))
+        # The ends are projected before they are gathered: there are far more edges than nodes.
+        source, target = self.source(nodes), self.target(nodes)
+        return nodes, self.edge_updater(graph.edge_index, source=source, target=target, edges=edges)
+
+    def message(self, edges: Tensor) -> Tensor:
+        """Send an edge's state to its nodes."""
+        return edges
+
+    def aggregate(self, inputs: Tensor, index: Tensor, kind: Tensor, dim_size: int) -> Tensor:
+        """Sum the means over a node's edges of each kind, so that its one bias counts as much as all its weights."""
+        means = self.aggr_module(inputs, len(KINDS) * index + kind, dim_size=len(KINDS) * dim_size, dim=0)
+        return means.view(dim_size, len(KINDS), *means.shape[1:]).sum(1)
+
+    def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
+        """Add to an edge's state what its ends make of it."""
+        # In place where nothing else needs the tensor, since memory is what takes the time; not in what a linear map
+        # gives, which is a view, whose way back would copy it for each change.
+        return edges + self.edge_out((self.edge_in(edges) + source_j).add_(target_i).relu_())
+
+
+class GMN(GraphMetanetwork):
+    """Message passing with edge updates.
+
+    Arguments:
+        reader: of the networks.
+        hidden: size of node and edge states.
+        layers: rounds of message passing; as many as the networks' layers let inputs reach outputs.
+    """
+
+    def __init__(self, reader: Reader, hidden: int = 16, layers: int = 3) -> None:
+        super().__init__(reader, hidden, [Layer(hidden) for _ in range(layers)])

@@ -1,0 +1,74 @@
+"""What graph metanetworks share: how a parameter graph is encoded, and how one number is read off it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import MLP
+
+from metanets.graph import EdgeMean, ParameterGraph
+from metanets.inputs import Reader
+from metanets.models.base import Metanetwork
+
+CACHE = 4 << 20  # bytes of edge states worked on at once
+
+
+class GraphMetanetwork(Metanetwork):
+    """Encodes nodes and edges, lets `layers` update them, and reads off means over each tensor's edges.
+
+    Node states are `(nodes, N, hidden)` and edge states `(E, N, hidden)`, or `(nodes, hidden)` and `(E, hidden)` for
+    a disjoint union; layers act on the last dimension, so they need not know. Inputs and classes have states of their
+    own to begin with, hidden units of a layer all the same. What is read off a tensor is averaged over tensors, so that
+    networks of any depth can be read.
+
+    Arguments:
+        reader: of networks whose graph is shared; those of a disjoint union have as many inputs, classes and kernel
+            entries.
+        hidden: size of all states.
+        layers: how nodes and edges are updated: called with node states, edge states and the graph, each returns
+            new node and edge states.
+    """
+
+    reads = "tensors"
+
+    def __init__(self, reader: Reader, hidden: int, layers: list[nn.Module]) -> None:
+        super().__init__(reader)
+        self.graph = ParameterGraph(reader.layout, reader.trainable)
+        self.at_once = max(1, CACHE // (4 * hidden * len(self.graph.columns)))
+        codes, kernel = self.graph.edge_code.shape[1], self.graph.columns.shape[1]
+        self.unit = nn.Embedding(int(self.graph.unit.max()) + 1, hidden)
+        self.node_code = nn.Linear(self.graph.x.shape[1], hidden, bias=False)
+        self.edge_code = nn.Linear(codes, hidden)
+        self.edge_value = nn.Linear(kernel, hidden, bias=False)
+        self.edge = nn.Linear(hidden, hidden)
+        self.layers = nn.ModuleList(layers)
+        self.mean = EdgeMean()
+        self.tensor = MLP([hidden + codes, 4 * hidden, 4 * hidden], norm=None)
+        self.head = MLP([4 * hidden, 4 * hidden, 1], norm=None)
+
+    def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, " networks"]:
+        """Predict one number for each row, or each graph of a disjoint union."""
+        graph = networks if isinstance(networks, Data) else self.graph(networks)
+        nodes, code = self.node_code(graph.x) + self.unit(graph.unit), self.edge_code(graph.edge_code)
+        if graph.edge_attr.ndim == 3:
+            nodes, code = nodes[:, None], code[:, None]
+        edges = self.edge((self.edge_value(graph.edge_attr) + code).relu())
+        for layer in self.layers:
+            nodes, edges = layer(nodes, edges, graph)
+        return self.head(self._read_off(edges, graph)).flatten()
+
+    def _read_off(self, edges: Tensor, graph: Data) -> Tensor:
+        """Return what all tensors of a network give together, `(1, N, 4 hidden)` or `(graphs, 4 hidden)`."""
+        graphs, tensors = 1, int(graph.edge_tensor.max()) + 1
+        group = graph.edge_tensor
+        if graph.batch is not None:
+            graphs = graph.num_graphs
+            group = group + tensors * graph.batch[graph.edge_index[0]]
+        size = graphs * tensors
+        pooled = self.mean(edges.relu(), group, dim_size=size)  # (graphs * tensors, *networks, hidden)
+        code = self.mean(graph.edge_code, group, dim_size=size)
+        present = group.bincount(minlength=size) > 0  # a shallower network has fewer tensors
+        code = code.view(size, *[1] * (pooled.ndim - 2), -1).expand(*pooled.shape[:-1], -1)
+        read = self.tensor(torch.cat([pooled, code], -1)) * present.view(size, *[1] * (pooled.ndim - 1))
+        count = present.view(graphs, tensors, *[1] * (pooled.ndim - 1)).sum(1)
+        return read.view(graphs, tensors, *read.shape[1:]).sum(1) / count

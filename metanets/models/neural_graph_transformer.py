@@ -1,0 +1,113 @@
+"""Attention on the parameter graph: what a unit takes from its weights depends on them and on both their ends.
+
+Source: NG-T of Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations of Neural
+Networks*, after the relational transformer of Diao, Loynd 2023, *Relational Attention: Generalizing Transformers for
+Graph-Structured Tasks*. Here one projection of an edge modulates keys and values alike, queries are the node's alone,
+and half of the heads look at incoming edges, half at outgoing ones.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import MLP, MessagePassing
+from torch_geometric.utils import softmax
+
+from metanets.inputs import Reader
+from metanets.models.graph import GraphMetanetwork
+
+
+class Attention(MessagePassing):
+    """A node's mean over its incoming edges, weighted by attention.
+
+    Along the edge from j to i, with the states n of nodes and e of the edge:
+
+        query = Q n_i,   key = (K n_j) * (E e),   value = (V n_j) * (E e)
+
+    Arguments:
+        hidden: size of node and edge states.
+        width: of queries, keys and values.
+        heads: that they are split into.
+    """
+
+    def __init__(self, hidden: int, width: int, heads: int) -> None:
+        super().__init__(node_dim=0)
+        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.query, self.key, self.value = (nn.Linear(hidden, width) for _ in range(3))
+        self.edge = nn.Linear(hidden, width)
+
+    def forward(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *#networks hidden"],
+        edge_index: Int[Tensor, "2 edges"],
+    ) -> Float[Tensor, "nodes *#networks width"]:
+        """Return what each node takes in."""
+        ends = {"query": self.scale * self.query(nodes), "key": self.key(nodes), "value": self.value(nodes)}
+        return self.propagate(edge_index, **ends, edges=self.edge(edges), size=(len(nodes), len(nodes)))
+
+    def message(
+        self, query_i: Tensor, key_j: Tensor, value_j: Tensor, edges: Tensor, index: Tensor, size_i: int
+    ) -> Tensor:
+        """Weigh an edge's value by its share of the node's attention."""
+        agreement = (query_i * key_j * edges).unflatten(-1, (self.heads, -1)).sum(-1)
+        share = softmax(agreement, index, num_nodes=size_i, dim=0)
+        return ((value_j * edges).unflatten(-1, (self.heads, -1)) * share[..., None]).flatten(-2)
+
+    def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
+        """Sum by `index_add`, whose way back is many times faster than that of PyG's scatter."""
+        return inputs.new_zeros(dim_size, *inputs.shape[1:]).index_add(0, index, inputs)
+
+
+class Layer(MessagePassing):
+    """Attention and a feed-forward block update a node; then an edge takes in its two ends.
+
+    Arguments:
+        hidden: size of node and edge states.
+        heads: of attention.
+    """
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__(node_dim=0)
+        self.incoming, self.outgoing = (Attention(hidden, hidden // 2, heads // 2) for _ in range(2))
+        self.attended = nn.Linear(hidden, hidden)
+        self.feed_forward = MLP([hidden, 2 * hidden, hidden], norm=None, act="gelu")
+        self.attended_norm, self.node_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.source, self.target = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
+        self.edge_in, self.edge_out = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+
+    def forward(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *#networks hidden"],
+        graph: Data,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the new states of nodes and edges."""
+        incoming = self.incoming(nodes, edges, graph.edge_index)
+        outgoing = self.outgoing(nodes, edges, graph.edge_index.flip(0))
+        nodes = self.attended_norm(nodes + self.attended(torch.cat([incoming, outgoing], -1)))
+        nodes = self.node_norm(nodes + self.feed_forward(nodes))
+        # The ends are projected before they are gathered: there are far more edges than nodes.
+        source, target = self.source(nodes), self.target(nodes)
+        return nodes, self.edge_updater(graph.edge_index, source=source, target=target, edges=edges)
+
+    def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
+        """Add to an edge's state what its ends make of it."""
+        # In place where nothing else needs the tensor, since memory is what takes the time; not in what a linear map
+        # gives, which is a view, whose way back would copy it for each change.
+        hidden = (self.edge_in(edges) + source_j).add_(target_i).relu_()
+        return edges + self.edge_out(hidden)
+
+
+class NeuralGraphTransformer(GraphMetanetwork):
+    """Layers of attention over the edges of each node, with edge updates.
+
+    Arguments:
+        reader: of the networks.
+        hidden: size of node and edge states.
+        heads: of attention, an even number.
+        layers: as many as the networks' layers let inputs reach outputs.
+    """
+
+    def __init__(self, reader: Reader, hidden: int = 16, heads: int = 2, layers: int = 3) -> None:
+        super().__init__(reader, hidden, [Layer(hidden, heads) for _ in range(layers)])

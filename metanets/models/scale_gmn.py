@@ -1,0 +1,169 @@
+"""Message passing that sees neither the order of hidden units nor the scale that their activations let them choose.
+
+With ReLU, a unit's incoming weights and bias may be multiplied by any q > 0 if its outgoing weights are divided by q;
+with tanh, by q = -1. The function of the network stays, and so does the prediction.
+
+Source: Kalogeropoulos et al. 2024, *Scale Equivariant Graph Metanetworks*. There each message is built of functions
+that are equivariant to scaling, from values divided by norms or from sums f(x) + f(-x). Here all symmetry is gone
+before the first message: a network is first rescaled to the equivalent one whose ReLU units have incoming weights of
+norm one, and a tanh unit stands next to its mirror image, of opposite sign, so that sums over units are f(x) + f(-x)
+and a change of sign is a permutation of the two. Messages are then those of the GMN.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from metanets.inputs import Tensors
+from metanets.models.gmn import GMN
+from zoo.errors import TaskError
+from zoo.parameters import Parameter, ParameterLayout
+
+
+class Rescaling(nn.Module):
+    """Rescales each ReLU unit to incoming weights of root mean square one, which changes no function.
+
+    Units follow those that they read, whose scale is then no longer free. What incoming weights lose, outgoing ones
+    gain, in the end those of the classes. A unit without incoming weights gives nothing, so its outgoing ones are zero.
+
+    Arguments:
+        layout: of the rows.
+        activations: of each hidden axis, the name of the module that acts on it.
+    """
+
+    def __init__(self, layout: ParameterLayout, activations: Mapping[str, str]) -> None:
+        super().__init__()
+        self.layout = layout
+        self.axes = [axis for axis in layout.hidden_axes if activations[axis] == "ReLU"]
+
+    def forward(self, rows: Float[Tensor, "*networks parameters"]) -> Float[Tensor, "*networks parameters"]:
+        """Return the rows of equivalent networks."""
+        tensors = self.layout.unflatten(rows)
+        for i, axis in enumerate(self.axes):
+            own, waiting = incoming(self.layout, axis), self.axes[i:]
+            measured = [p for p in own if not set(waiting).intersection(p.axes[1:])]
+            square = torch.stack([_squares(tensors[p.name], p) for p in measured]).sum(0)
+            some = square > 0
+            scale = torch.where(some, square / sum(p.fan_in for p in measured), 1).sqrt()
+            for p in own:
+                tensors[p.name] = tensors[p.name] / _along(scale, p, 0)
+            for p in self.layout.parameters:
+                if axis in p.axes[1:]:
+                    tensors[p.name] = tensors[p.name] * _along(scale * some, p, 1)
+        return self.layout.flatten(tensors)
+
+
+class Mirror(nn.Module):
+    """Puts beside each tanh unit its mirror image: incoming weights, bias and outgoing weights of opposite sign.
+
+    Arguments:
+        layout: of the rows.
+        activations: of each hidden axis, the name of the module that acts on it.
+
+    Attributes:
+        layout: with twice the units on those axes.
+        columns: which column of a row stands in each place.
+        signs: whether as it is, 1, or mirrored, -1.
+    """
+
+    columns: Tensor
+    signs: Tensor
+
+    def __init__(self, layout: ParameterLayout, activations: Mapping[str, str]) -> None:
+        super().__init__()
+        mirrored = {axis for axis in layout.hidden_axes if activations[axis] == "Tanh"}
+        parameters, columns, signs = [], [], []
+        for p in layout.parameters:
+            where = layout.slices[p.name]
+            index = torch.arange(where.start, where.stop).view(p.shape)
+            sign = torch.ones(p.shape)
+            for dim, axis in enumerate(p.axes):
+                if axis in mirrored:
+                    opposite = -1 if dim > 0 or p in incoming(layout, axis) else 1
+                    index, sign = torch.cat([index, index], dim), torch.cat([sign, opposite * sign], dim)
+            parameters.append(replace(p, shape=tuple(index.shape)))
+            columns.append(index.flatten())
+            signs.append(sign.flatten())
+        self.layout = ParameterLayout(tuple(parameters))
+        self.register_buffer("columns", torch.cat(columns), persistent=False)
+        self.register_buffer("signs", torch.cat(signs), persistent=False)
+
+    def forward(self, rows: Float[Tensor, "*networks parameters"]) -> Float[Tensor, "*networks mirrored"]:
+        """Return the rows with mirror images."""
+        return rows[..., self.columns] * self.signs
+
+
+class Canonical(nn.Module):
+    """Turns what a reader gives into rows that do not depend on the scale of hidden units.
+
+    Arguments:
+        reader: of the networks.
+
+    Raises:
+        TaskError: if a hidden unit's activation is neither ReLU nor tanh.
+    """
+
+    reader: Tensors
+    typical: Tensor
+
+    def __init__(self, reader: Tensors) -> None:
+        super().__init__()
+        activations = {axis: reader.activations.get(axis, "none") for axis in reader.layout.hidden_axes}
+        if others := sorted(set(activations.values()) - {"ReLU", "Tanh"}):
+            raise TaskError(f"scale_gmn reads networks with ReLU or tanh throughout, not {', '.join(others)}")
+        self.reader = copy.deepcopy(reader)  # its statistics move with the model
+        self.rescaling = Rescaling(reader.layout, activations)
+        self.mirror = Mirror(reader.layout, activations)
+        self.register_buffer("typical", self.rescaling((reader.mean.square() + reader.std.square()).sqrt()))
+
+    def forward(self, x: Float[Tensor, "*networks parameters"]) -> Float[Tensor, "*networks mirrored"]:
+        """Return the canonical rows, in units of a typical network's, compressed."""
+        return self.mirror((self.rescaling(self.reader.invert(x)) / self.typical).asinh())
+
+
+class ScaleGMN(GMN):
+    """The GMN on canonical networks: all that it cannot see is the order, scale or sign of hidden units.
+
+    It takes a disjoint union of canonical networks, `graph(canonical(x))`.
+
+    Arguments:
+        reader: of the networks.
+        hidden: size of node and edge states.
+        layers: rounds of message passing.
+
+    Raises:
+        TaskError: if a hidden unit's activation is neither ReLU nor tanh.
+    """
+
+    def __init__(self, reader: Tensors, hidden: int = 16, layers: int = 3) -> None:
+        canonical = Canonical(reader)
+        mirror = canonical.mirror
+        super().__init__(Tensors(mirror.layout, reader.trainable[mirror.columns], reader.activations), hidden, layers)
+        self.canonical = canonical
+
+    def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, " networks"]:
+        """Predict one number for each row, or each graph of a disjoint union."""
+        return super().forward(networks if isinstance(networks, Data) else self.canonical(networks))
+
+
+def incoming(layout: ParameterLayout, axis: str) -> list[Parameter]:
+    """Return the parameters that scale with the units of an axis: its norms, which undo what stands before, if any."""
+    own = [p for p in layout.parameters if p.axes[0] == axis]
+    return [p for p in own if p.role in ("norm_scale", "norm_shift")] or own
+
+
+def _squares(tensor: Tensor, parameter: Parameter) -> Float[Tensor, "*networks units"]:
+    """Return the sum of squares of each unit's entries."""
+    return tensor.square().flatten(-len(parameter.shape)).unflatten(-1, (parameter.shape[0], -1)).sum(-1)
+
+
+def _along(units: Float[Tensor, "*networks units"], parameter: Parameter, dim: int) -> Float[Tensor, "..."]:
+    """Return numbers of units, shaped to multiply a parameter that has them at dimension `dim`."""
+    shape = [1] * len(parameter.shape)
+    shape[dim] = units.shape[-1]
+    return units.unflatten(-1, shape)

@@ -1,0 +1,87 @@
+"""Attention over the units of a network, each described by its own weights, as a set.
+
+Source: Lee et al. 2019, *Set Transformer: A Framework for Attention-based Permutation-Invariant Neural Networks*; a
+token for each unit as in Schürholt et al. 2021, *Self-Supervised Representation Learning on Neural Network Weights for
+Model Characteristic Prediction*, whose tokens are not invariant.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.nn import MLP, SetTransformerAggregation
+
+from metanets.inputs import QUANTILES, Reader
+from metanets.models.base import Metanetwork
+from zoo.parameters import IDENTIFIED, Parameter
+
+KEPT = 256
+
+
+class SetTransformer(Metanetwork):
+    """Self-attention among units, then attention of learnt seeds to them.
+
+    A token holds all entries of one unit of a hidden or the output axis: bias, norm scale, norm shift, and of each
+    weight the part that comes into the unit or goes out of it. Of weights from inputs or to outputs, which have
+    identity, these are the entries themselves, if no more than 256; of others their mean, standard deviation,
+    minimum, quartiles and maximum. So no permutation of hidden units changes the set of tokens. Entries that are not
+    read count as 0. Each axis has a linear map of its own and a code, every output unit a code of its own.
+
+    Arguments:
+        reader: of the networks.
+        hidden: length of a token's embedding.
+        heads: of attention, each of `hidden / heads` numbers.
+        layers: of self-attention.
+        seeds: how many attend to the units in the end.
+    """
+
+    reads = "tensors"
+    read: Tensor
+    code: Tensor
+
+    def __init__(self, reader: Reader, hidden: int = 64, heads: int = 4, layers: int = 2, seeds: int = 4) -> None:
+        super().__init__(reader)
+        self.layout = reader.layout
+        self.axes = {axis: length for axis, length in self.layout.axes.items() if axis != "input"}
+        code, codes = [], 0
+        for axis, length in self.axes.items():
+            own = length if axis in IDENTIFIED else 1
+            code.append(codes + torch.arange(own).expand(length))
+            codes += own
+        self.register_buffer("code", torch.cat(code), persistent=False)
+        self.register_buffer("read", reader.read.clone(), persistent=False)
+        units = self._units(torch.zeros(1, self.layout.size))
+        self.unit = nn.ModuleList(nn.Linear(each.shape[2], hidden, bias=False) for each in units)
+        self.place = nn.Embedding(codes, hidden)
+        self.attention = SetTransformerAggregation(hidden, seeds, layers, heads=heads)
+        self.head = MLP([seeds * hidden, hidden, 1], norm=None)
+
+    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, " networks"]:
+        """Predict one number for each network."""
+        units = self._units(x.where(self.read, 0))
+        tokens = torch.cat([embed(each) for embed, each in zip(self.unit, units, strict=True)], 1)
+        tokens = tokens + self.place(self.code)
+        index = torch.arange(len(x), device=x.device).repeat_interleave(len(self.code))
+        pooled = self.attention(tokens.flatten(0, 1), index, dim_size=len(x), max_num_elements=len(self.code))
+        return self.head(pooled).squeeze(-1)
+
+    def _units(self, x: Float[Tensor, "networks parameters"]) -> list[Float[Tensor, "networks units _"]]:
+        """Return what describes the units of each axis; the width is the axis's own."""
+        tensors = self.layout.unflatten(x)
+        described: dict[str, list[Tensor]] = {axis: [] for axis in self.axes}
+        for parameter in self.layout.parameters:
+            for dim, axis in enumerate(parameter.axes):
+                if axis in described:
+                    described[axis].append(_describe(tensors[parameter.name], parameter, dim))
+        return [torch.cat(parts, 2) for parts in described.values()]
+
+
+def _describe(tensor: Tensor, parameter: Parameter, dim: int) -> Float[Tensor, "networks units _"]:
+    """Return the entries of each unit along a dimension, or, where their order means nothing, statistics of them."""
+    entries = tensor.movedim(dim + 1, 1).reshape(len(tensor), parameter.shape[dim], -1)
+    others = parameter.axes[:dim] + parameter.axes[dim + 1 :]
+    if all(axis is None or axis in IDENTIFIED for axis in others) and entries.shape[2] <= KEPT:
+        return entries
+    entries = entries.sort(2).values
+    last = entries.shape[2] - 1
+    moments = torch.stack([entries.mean(2), entries.std(2, correction=0)], 2)
+    return torch.cat([moments, entries[..., [round(q * last) for q in QUANTILES]]], 2)

@@ -1,0 +1,62 @@
+"""How a metanetwork is trained, and the settings that a search found for each: TOML beside the model."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from zoo.errors import TaskError
+
+FOLDER = Path(__file__).parent / "models"
+
+
+class Settings(BaseModel):
+    """Everything about a training that is not the metanetwork itself.
+
+    Arguments:
+        epochs: passes over the training networks; the best by validation R^2 counts, the start included.
+        patience: epochs without a better one after which training ends; None: none.
+        batch_size: networks a step.
+        learning_rate: of AdamW; None is the metanetwork's own.
+        schedule: `cosine` takes the learning rate to 0 over `epochs`.
+        weight_decay: of AdamW.
+        clip: greatest norm of a gradient.
+        augment: `permute` shows each network, at each step, at a random place of its orbit under permutations of
+            hidden units.
+        options: arguments of the metanetwork's constructor.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: NonNegativeInt = 100
+    patience: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat | None = None
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: NonNegativeFloat = 1e-2
+    clip: PositiveFloat = 1.0
+    augment: Literal["permute"] | None = None
+    options: dict[str, Any] = {}
+
+    @classmethod
+    def best(cls, model: str, task: str) -> "Settings":
+        """Return the settings stored for a model and a task: those of the task, else those under `default`.
+
+        Raises:
+            TaskError: if the file is no such table.
+        """
+        path = FOLDER / f"{model}.toml"
+        if not path.exists():
+            return cls()
+        try:
+            tables = tomllib.loads(path.read_text())
+            return cls(**tables.get(task, tables.get("default", {})))
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"{path}: {str(error).splitlines()[0]}; mend it or delete it") from None

@@ -1,0 +1,150 @@
+"""How many times faster metanetworks train on a shared graph than the plain way. Prints JSON.
+
+The plain way to train a graph metanetwork: a list of `Data`, PyG's `DataLoader`, messages that concatenate both ends
+of an edge with its state. It has the same parameters and computes the same function. For StatNN: statistics computed
+anew in each step. Each side runs in a process of its own, one thread, in turns; memory is the process's greatest.
+"""
+
+import json
+import multiprocessing
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+from torch_geometric.nn import MeanAggregation
+
+from metanets.datasets import Examples
+from metanets.inputs import Statistics, Tensors
+from metanets.models.gmn import GMN, Layer
+from metanets.models.statnn import StatNN
+from metanets.settings import Settings
+from metanets.training import fit
+from zoo.generation import start_rows
+from zoo.recipe import Recipe
+
+ROUNDS = 5
+NETWORKS = 256
+BATCH = 64
+
+
+class PlainLayer(Layer):
+    """Message passing as one would write it first."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(hidden)
+        self.aggr_module = MeanAggregation()
+        self.ends_and_edge = nn.Linear(3 * hidden, hidden)
+        self.source = self.target = self.edge_in = nn.Identity()
+
+    def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
+        return edges + self.edge_out(self.ends_and_edge(torch.cat([source_j, target_i, edges], -1)).relu())
+
+
+def rows_of(name: str) -> tuple[Any, Tensor, Tensor]:
+    """Networks at their start, and targets; how well they are learnt does not matter here."""
+    recipe = Recipe.load(name)
+    treated = recipe.treat("standard")
+    rows = start_rows(recipe, "standard", treated, range(NETWORKS))
+    return treated, rows, torch.linspace(0, 1, NETWORKS)
+
+
+def shared(name: str) -> None:
+    """An epoch of our way."""
+    treated, rows, y = rows_of(name)
+    reader = Tensors.of(treated).fit(rows)
+    examples = Examples(reader(rows), y)
+    few = Examples(examples.x[:2], y[:2])
+    timed(lambda: fit(GMN(reader), examples, few, Settings(epochs=1, batch_size=BATCH)))
+
+
+def plain(name: str) -> None:
+    """An epoch of the plain way."""
+    treated, rows, y = rows_of(name)
+    reader = Tensors.of(treated).fit(rows)
+    model = GMN(reader)
+    model.layers = nn.ModuleList(PlainLayer(model.unit.embedding_dim) for _ in model.layers)
+    graphs: list[Data] = [model.graph(row).clone() for row in reader(rows)]
+    for graph, target in zip(graphs, y, strict=True):
+        graph.y = target[None]
+    loader = DataLoader(graphs, BATCH, shuffle=True)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def epoch() -> None:
+        for batch in loader:
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(batch), batch.y).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+    timed(epoch)
+
+
+def statistics(name: str, cached: bool) -> None:
+    """An epoch of StatNN."""
+    treated, rows, y = rows_of(name)
+    reader = Statistics.of(treated).fit(rows)
+    model = StatNN(reader)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    x = reader(rows) if cached else rows
+
+    def epoch() -> None:
+        for index in torch.randperm(NETWORKS).split(BATCH):
+            optimizer.zero_grad()
+            inputs = x[index] if cached else reader(x[index])
+            nn.functional.mse_loss(model(inputs), y[index]).backward()
+            optimizer.step()
+
+    timed(epoch)
+
+
+def timed(epoch: Any) -> None:
+    """Report an epoch's seconds of processor time, which others disturb little, and the greatest memory in MB."""
+    epoch()
+    began = time.process_time()
+    epoch()
+    seconds = time.process_time() - began
+    RESULTS.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def start(results: Any) -> None:
+    """Prepare a process."""
+    global RESULTS
+    RESULTS = results
+    torch.set_num_threads(1)
+
+
+def run(side: Any, *arguments: object) -> tuple[float, float]:
+    """Run one side in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    with context.Pool(1, start, (results,)) as pool:
+        pool.apply(side, arguments)
+        return results.get()
+
+
+def compare(what: str, name: str, ours: Any, theirs: Any) -> dict[str, object]:
+    """Measure both sides in turns."""
+    rounds = np.array([(run(*ours), run(*theirs)) for _ in range(ROUNDS)])  # (rounds, sides, seconds and MB)
+    ratio = np.median(rounds[:, 1, 0] / rounds[:, 0, 0])
+    seconds, memory = np.median(rounds, 0).T
+    return {
+        "what": what,
+        "recipe": name,
+        "seconds_an_epoch": seconds.round(4).tolist(),
+        "megabytes": memory.round().tolist(),
+        "ratio": round(float(ratio), 2),
+    }
+
+
+if __name__ == "__main__":
+    figures = []
+    for name in ("digits-mlp", "mnist-cnn"):
+        figures.append(compare("gmn", name, (shared, name), (plain, name)))
+    for name in ("digits-mlp", "cifar10-resnet8"):
+        figures.append(compare("statnn", name, (statistics, name, True), (statistics, name, False)))
+    print(json.dumps(figures, indent=1))
