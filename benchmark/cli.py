@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +103,61 @@ def run_phenomena(
         values = {"made": evidence(), name: [result.to_json() for result in results]}
         write_whole(out / f"{name}.json", json.dumps(values).encode())
         typer.echo(f"written to {out / name}.json")
+
+
+@benchmark_app.command()
+def metanetworks(
+    zoo: Annotated[Path, typer.Argument(help="A zoo's folder.")],
+    out: Annotated[Path, typer.Option(help="JSON file to which results are added; what it holds is not run again.")],
+    models: Annotated[str | None, typer.Option(help="Some of `asymzoo metanets list`: a,b,…; by default all.")] = None,
+    treatments: Annotated[str | None, typer.Option(help="Some of the zoo's: a,b,…; by default all.")] = None,
+    task: Annotated[str, typer.Option(help="The metric to predict.")] = "test_accuracy",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
+    train_networks: Annotated[str | None, typer.Option(help="Learn from so many networks only: 64,128,…")] = None,
+    test_on: Annotated[str | None, typer.Option(help="Test on another treatment's networks.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default the CPUs.")] = None,
+) -> None:
+    """Train metanetworks on every treatment of a zoo and keep how well they predict."""
+    from tqdm import tqdm
+
+    from benchmark.metanetworks import Job, measure, read_entries, tabulate, tabulate_costs
+    from metanets.models import MODELS
+    from zoo.store import open_zoo
+
+    opened = open_zoo(zoo)
+    sizes = [None] if train_networks is None else _numbers("train-networks", train_networks)
+    jobs = [
+        Job(opened, treatment, model, task, seeds, few, test_on)
+        for model in (["mean", *MODELS] if models is None else models.split(","))
+        for treatment in (opened.treatments if treatments is None else treatments.split(","))
+        for few in sizes
+    ]
+    readable = []
+    for job in jobs:
+        if (reason := job.refusal()) is None:
+            readable.append(job)
+        else:
+            typer.echo(f"left out: {job.model} on {job.treatment}: {reason}")
+    known = [entry.result for entry in read_entries(out)]
+    missing = [job for job in readable if not any(job.is_done_by(result) for result in known)]
+    trainings = seeds * sum(job.model != "mean" for job in missing)
+    with tqdm(total=trainings, unit=" trainings", delay=1e-3) as bar:
+        for entry in measure(missing, out, workers=workers or os.cpu_count() or 1, advance=bar.update):
+            bar.set_description(f"{entry.result.model} on {entry.result.treatment}")
+    results = [entry.result for entry in read_entries(out)]
+    asked = [result for job in readable for result in results if job.is_done_by(result)]
+    for metric in ("r2", "kendall_tau", "kendall_tau_of_good"):
+        typer.echo(f"\n{metric}\n{tabulate(asked, metric)}")
+    typer.echo(f"\n{tabulate_costs(asked)}\n\nwritten to {out}")
+
+
+def _numbers(option: str, text: str) -> Sequence[int | None]:
+    from zoo.errors import TaskError
+
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise TaskError(f"{option}: {text!r} is no list of numbers; write 64,128") from None
 
 
 def main() -> None:

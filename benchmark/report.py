@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from benchmark.phenomena.mode_connectivity import ModeConnectivity
 from metanets.evaluation import Result
-from metanets.metrics import Estimate
 from zoo.manifest import write_whole
 from zoo.store import Zoo
 
@@ -33,7 +32,6 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("benchmark", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["estimate"] = show_estimate
     with matplotlib.rc_context(STYLE):
         figures = {
             "accuracies": accuracy_histograms(varied),
@@ -54,12 +52,6 @@ def write_report(
     )
     write_whole(path, page.encode())
     return path
-
-
-def show_estimate(estimate: Estimate, digits: int = 3) -> str:
-    """Write a mean with its interval."""
-    mean, low, high = (f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in estimate)
-    return f"{mean} [{low}, {high}]"
 
 
 def embed(figure: Figure) -> str:

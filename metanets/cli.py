@@ -134,7 +134,8 @@ def tune(
             opened, treatment, model, task=task, trials=trials, device=device, progress=lambda trial: bar.update()
         )
     for trial in found:
-        typer.echo(f"# validation R^2 {trial.r2:.4f}: {trial.settings.model_dump(exclude_defaults=True)}")
+        reached = f"validation R^2 {trial.r2:.4f}, tau {trial.kendall_tau:.4f}"
+        typer.echo(f"# {reached}: {trial.settings.model_dump(exclude_defaults=True)}")
     typer.echo(to_toml(task, found[0].settings))
 
 

@@ -28,7 +28,7 @@ class Result:
         networks: how many trained, chose the epoch, and tested.
         seeds: how many trainings.
         parameters: of the metanetwork.
-        seconds: of one training, and of one of its epochs.
+        seconds: of one training, validation included, and for each pass over its training networks.
         metrics: of `metanets.metrics.METRICS`: mean over seeds, with 95 % intervals over seeds and test networks.
         true, predicted: targets of the test networks and predictions of every seed, `(seeds, networks)`.
         settings: of the training.
@@ -118,9 +118,8 @@ def evaluate_model(
             progress=progress,
         )
         seconds["training"] = (time.perf_counter() - began) / seeds
-        seconds["epoch"] = seconds["training"] / max(
-            1, float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
-        )
+        epochs = float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
+        seconds["epoch"] = seconds["training"] / max(1, epochs * settings.passes(len(index["train"])))
         rows = zoo.rows(test_on or treatment, index["test"])
         predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
     result = Result(

@@ -139,7 +139,7 @@ class Tensors(Reader):
         """Return the standardised entries, compressed."""
         return super().forward(rows).asinh()
 
-    def invert(self, x: Float[Tensor, "networks features"]) -> Float[Tensor, "networks parameters"]:
+    def invert(self, x: Float[Tensor, "*networks features"]) -> Float[Tensor, "*networks parameters"]:
         """Return the rows that `forward` was given."""
         return x.sinh() * self.std + self.mean
 

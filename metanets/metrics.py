@@ -1,6 +1,6 @@
 """How well accuracies are predicted, with intervals over seeds and test networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,11 @@ class Estimate(NamedTuple):
     mean: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        """Write it as `0.512 [0.430, 0.601]`."""
+        mean, low, high = (f"{value:.3f}".replace("-", "\N{MINUS SIGN}") for value in self)
+        return f"{mean} [{low}, {high}]"
 
 
 def r2(true: Vector, predicted: Vector) -> float:
@@ -57,12 +62,40 @@ METRICS: dict[str, Callable[[Vector, Vector], float]] = {
 def estimate(
     metric: Callable[[Vector, Vector], float], true: Vector, predicted: Float[np.ndarray, "seeds networks"]
 ) -> Estimate:
-    """Return the metric's mean over seeds, with the percentile bootstrap's interval over seeds and networks."""
+    """Return the metric's mean over seeds, with the percentile bootstrap's interval of one seed on other networks."""
     rng = rng_for(0, "bootstrap")
     seeds, networks = predicted.shape
     resampled = []
     for _ in range(RESAMPLES):
         index = rng.integers(networks, size=networks)
         resampled.append(metric(true[index], predicted[rng.integers(seeds), index]))
+    return _interval(float(np.mean([metric(true, p) for p in predicted])), resampled)
+
+
+def difference(
+    metric: Callable[[Vector, Vector], float],
+    true: Vector,
+    predicted: Float[np.ndarray, "seeds networks"],
+    other: Float[np.ndarray, "_ networks"],
+) -> Estimate:
+    """Return how much greater the metric is than that of other predictions for the same networks, means over seeds.
+
+    The interval is the percentile bootstrap's over seeds and networks; both sides see the same networks each time.
+    """
+    rng = rng_for(0, "bootstrap")
+
+    def reached(predictions: Float[np.ndarray, "_ networks"], index: slice | np.ndarray) -> float:
+        return float(np.mean([metric(true[index], p[index]) for p in predictions]))
+
+    resampled = []
+    for _ in range(RESAMPLES):
+        index = rng.integers(len(true), size=len(true))
+        one, another = (side[rng.integers(len(side), size=len(side))] for side in (predicted, other))
+        resampled.append(reached(one, index) - reached(another, index))
+    whole = slice(None)
+    return _interval(reached(predicted, whole) - reached(other, whole), resampled)
+
+
+def _interval(mean: float, resampled: Sequence[float]) -> Estimate:
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(np.mean([metric(true, p) for p in predicted])), float(low), float(high))
+    return Estimate(mean, float(low), float(high))

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import smooth_l1_loss
 from torch.utils.data import Dataset
 
 from metanets.datasets import Examples, Networks
@@ -136,7 +137,7 @@ def fit(
     seeds: Sequence[int] = (0,),
     share: bool = False,
 ) -> list[Predictor]:
-    """Train metanetworks with AdamW on squared error, targets standardised, and keep the best epoch of each.
+    """Train metanetworks with AdamW on `smooth_l1_loss` of standardised targets, and keep the best epoch of each.
 
     Arguments:
         networks: one for each seed, of one class; any modules that take what the examples hold, batched. Several
@@ -196,18 +197,20 @@ def _train_epoch(
     seeds: Sequence[int],
     epoch: int,
 ) -> None:
-    """Show every network all examples once, in the order of its seed."""
+    """Show every network all examples, as often as the settings say, in the order of its seed."""
     trainees.network.train()
-    orders = [rng_for(seed, "metanetwork/order", epoch).permutation(len(examples)) for seed in seeds]
-    rngs = [rng_for(seed, "metanetwork/augment", epoch) for seed in seeds]
     at_once = getattr(trainees.network, "at_once", None) if examples.y.device.type == "cpu" else None
-    for index in torch.from_numpy(np.stack(orders)).to(examples.y.device).split(settings.batch_size, dim=1):
-        optimizer.zero_grad()
-        for some in index.split(at_once or settings.batch_size, dim=1):
-            errors = (head(trainees(examples.take(some, rngs))) - examples.y[some]) / head.std
-            (errors.square().sum() / index.shape[1]).backward()
-        trainees.clip(settings.clip)
-        optimizer.step()
+    passes = settings.passes(len(examples))
+    for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
+        orders = [rng_for(seed, "metanetwork/order", number).permutation(len(examples)) for seed in seeds]
+        rngs = [rng_for(seed, "metanetwork/augment", number) for seed in seeds]
+        for index in torch.from_numpy(np.stack(orders)).to(examples.y.device).split(settings.batch_size, dim=1):
+            optimizer.zero_grad()
+            for some in index.split(at_once or settings.batch_size, dim=1):
+                predicted, y = head(trainees(examples.take(some, rngs))) / head.std, examples.y[some] / head.std
+                (smooth_l1_loss(predicted, y, reduction="sum", beta=settings.huber) / index.shape[1]).backward()
+            trainees.clip(settings.clip)
+            optimizer.step()
 
 
 @torch.no_grad()

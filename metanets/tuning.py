@@ -2,24 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from metanets.metanet import train_model
-from metanets.metrics import r2
+from metanets.metrics import kendall_tau, r2
+from metanets.models import MODELS
 from metanets.settings import Settings
+from zoo.errors import TaskError, nearest
 from zoo.seeds import rng_for
 from zoo.store import Zoo
 
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-WEIGHT_DECAYS = (1e-4, 1e-2, 1e-1)
+SPACE: dict[str, tuple[float, ...]] = {
+    "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "weight_decay": (1e-2, 1e-1, 1.0),
+    "batch_size": (16, 64),
+}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings, and the validation R^2 that one training of theirs reached."""
+    """Settings, and what one training of theirs reached on the validation networks."""
 
     settings: Settings
     r2: float
+    kendall_tau: float
+
+    @property
+    def score(self) -> float:
+        """The mean of both: R^2 hangs on the few bad networks, tau on the many good ones."""
+        return (self.r2 + self.kendall_tau) / 2
 
 
 def search(
@@ -32,7 +44,7 @@ def search(
     device: str = "cpu",
     progress: Callable[[Trial], object] = lambda trial: None,
 ) -> list[Trial]:
-    """Try learning rates and weight decays at random, no pair twice, each with one training.
+    """Try values of `SPACE`, and of the metanetwork's `choices`, at random, none twice, each with one training.
 
     Arguments:
         zoo, treatment, model, task, device: as in `metanets.metanet.train_model`.
@@ -42,20 +54,25 @@ def search(
     Returns:
         The trials, the best first.
     """
-    present = Settings.best(model, task)
-    grid = [(rate, decay) for rate in LEARNING_RATES for decay in WEIGHT_DECAYS]
-    order = rng_for(0, "tuning").permutation(len(grid))[: trials - 1]
-    candidates = [present] + [
-        present.model_copy(update={"learning_rate": grid[i][0], "weight_decay": grid[i][1]}) for i in order
-    ]
+    if model not in MODELS:
+        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are {', '.join(MODELS)}")
+    present, choices = Settings.best(model, task), MODELS[model].choices
+    space = {} if hasattr(MODELS[model], "fit") else SPACE  # what fits itself takes no steps
+    grid = list(product(*space.values(), *choices.values()))
+    candidates = [present]
+    for i in rng_for(0, "tuning").permutation(len(grid))[: trials - 1]:
+        chosen: dict[str, Any] = dict(zip((*space, *choices), grid[i], strict=True))
+        options = present.options | {name: chosen.pop(name) for name in choices}
+        candidates.append(present.model_copy(update=chosen | {"options": options}))
     found = []
     for settings in candidates:
         (metanet,) = train_model(zoo, treatment, model, task=task, settings=settings, device=device)
         index = zoo.index(treatment, "validation")
         true = zoo.field(treatment, f"metrics/{task}")[index].astype(float)
-        found.append(Trial(settings, r2(true, metanet.predict(zoo.rows(treatment, index)).double().numpy())))
+        predicted = metanet.predict(zoo.rows(treatment, index)).double().numpy()
+        found.append(Trial(settings, r2(true, predicted), kendall_tau(true, predicted)))
         progress(found[-1])
-    return sorted(found, key=lambda trial: -trial.r2)
+    return sorted(found, key=lambda trial: -trial.score)
 
 
 def to_toml(task: str, settings: Settings) -> str:

@@ -15,7 +15,7 @@ from zoo.errors import AsymZooError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 Work = Callable[[Job, Advance], Result]
 
 _reports: "SimpleQueue[int] | None" = None  # of a worker process, to its parent

@@ -176,7 +176,7 @@ def train(
     *,
     seed: int,
     pairs: Sequence[int],
-    progress: Callable[[int], None] = lambda networks: None,
+    progress: Callable[[int], object] = lambda networks: None,
 ) -> Trained:
     """Train K networks at once.
 

@@ -1,5 +1,6 @@
 """What a metanetwork is: an `nn.Module` that says what it reads, and gives one number for each network."""
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from torch import nn
@@ -18,12 +19,14 @@ class Metanetwork(nn.Module):
     Attributes:
         reads: the input it wants, a key of `metanets.inputs.READERS`.
         learning_rate: that it is trained with unless told otherwise.
+        choices: values of the constructor's arguments among which a search chooses, see `metanets.tuning`.
         stacks: whether several seeds train faster together, under `vmap`.
         at_once: networks of a batch that are run at once on a CPU, where that keeps their states in cache.
     """
 
     reads: ClassVar[Literal["rows", "statistics", "tensors"]]
     learning_rate: ClassVar[float] = 1e-3
+    choices: ClassVar[Mapping[str, Sequence[float]]] = {}
     stacks: ClassVar[bool] = False
     at_once: int | None = None
 

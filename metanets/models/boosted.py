@@ -24,6 +24,7 @@ class Boosted(Metanetwork):
     """
 
     reads = "statistics"
+    choices = {"rate": (0.01, 0.03, 0.1), "leaves": (4, 8, 16, 32), "features": (0.1, 0.3, 1.0)}
 
     def __init__(
         self, reader: Reader, trees: int = 1000, rate: float = 0.03, leaves: int = 16, features: float = 0.3

@@ -25,8 +25,8 @@ class Layer(MessagePassing):
     def __init__(self, hidden: int) -> None:
         super().__init__(aggr=EdgeMean(), node_dim=0)
         self.node = MLP([3 * hidden, 2 * hidden, hidden], norm=None)
-        self.source, self.target = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
-        self.edge_in, self.edge_out = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
 
     def forward(
         self,
@@ -69,5 +69,5 @@ class GMN(GraphMetanetwork):
         layers: rounds of message passing; as many as the networks' layers let inputs reach outputs.
     """
 
-    def __init__(self, reader: Reader, hidden: int = 16, layers: int = 3) -> None:
+    def __init__(self, reader: Reader, hidden: int = 16, layers: int = 2) -> None:
         super().__init__(reader, hidden, [Layer(hidden) for _ in range(layers)])

@@ -11,6 +11,7 @@ from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
 
 CACHE = 4 << 20  # bytes of edge states worked on at once
+TINY = 1e-6  # keeps the logarithm of squares finite
 
 
 class GraphMetanetwork(Metanetwork):
@@ -18,8 +19,10 @@ class GraphMetanetwork(Metanetwork):
 
     Node states are `(nodes, N, hidden)` and edge states `(E, N, hidden)`, or `(nodes, hidden)` and `(E, hidden)` for
     a disjoint union; layers act on the last dimension, so they need not know. Inputs and classes have states of their
-    own to begin with, hidden units of a layer all the same. What is read off a tensor is averaged over tensors, so that
-    networks of any depth can be read.
+    own to begin with, hidden units of a layer all the same. Read off are the mean and the logarithm of the root mean
+    square over each tensor's edges, as encoded and as updated (Xu et al. 2018, *Representation Learning on Graphs with
+    Jumping Knowledge Networks*). What a tensor gives is averaged over tensors, so that networks of any depth can be
+    read.
 
     Arguments:
         reader: of networks whose graph is shared; those of a disjoint union have as many inputs, classes and kernel
@@ -37,13 +40,14 @@ class GraphMetanetwork(Metanetwork):
         self.at_once = max(1, CACHE // (4 * hidden * len(self.graph.columns)))
         codes, kernel = self.graph.edge_code.shape[1], self.graph.columns.shape[1]
         self.unit = nn.Embedding(int(self.graph.unit.max()) + 1, hidden)
+        nn.init.normal_(self.unit.weight, std=0.1)  # at first, what a unit is drowns no weights
         self.node_code = nn.Linear(self.graph.x.shape[1], hidden, bias=False)
         self.edge_code = nn.Linear(codes, hidden)
         self.edge_value = nn.Linear(kernel, hidden, bias=False)
         self.edge = nn.Linear(hidden, hidden)
         self.layers = nn.ModuleList(layers)
         self.mean = EdgeMean()
-        self.tensor = MLP([hidden + codes, 4 * hidden, 4 * hidden], norm=None)
+        self.tensor = MLP([4 * hidden + codes, 4 * hidden, 4 * hidden], norm=None)
         self.head = MLP([4 * hidden, 4 * hidden, 1], norm=None)
 
     def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, " networks"]:
@@ -52,12 +56,12 @@ class GraphMetanetwork(Metanetwork):
         nodes, code = self.node_code(graph.x) + self.unit(graph.unit), self.edge_code(graph.edge_code)
         if graph.edge_attr.ndim == 3:
             nodes, code = nodes[:, None], code[:, None]
-        edges = self.edge((self.edge_value(graph.edge_attr) + code).relu())
+        edges = first = self.edge((self.edge_value(graph.edge_attr) + code).relu())
         for layer in self.layers:
             nodes, edges = layer(nodes, edges, graph)
-        return self.head(self._read_off(edges, graph)).flatten()
+        return self.head(self._read_off([first, edges], graph)).flatten()
 
-    def _read_off(self, edges: Tensor, graph: Data) -> Tensor:
+    def _read_off(self, states: list[Tensor], graph: Data) -> Tensor:
         """Return what all tensors of a network give together, `(1, N, 4 hidden)` or `(graphs, 4 hidden)`."""
         graphs, tensors = 1, int(graph.edge_tensor.max()) + 1
         group = graph.edge_tensor
@@ -65,10 +69,12 @@ class GraphMetanetwork(Metanetwork):
             graphs = graph.num_graphs
             group = group + tensors * graph.batch[graph.edge_index[0]]
         size = graphs * tensors
-        pooled = self.mean(edges.relu(), group, dim_size=size)  # (graphs * tensors, *networks, hidden)
-        code = self.mean(graph.edge_code, group, dim_size=size)
+        pooled = [self.mean(edges.relu(), group, dim_size=size) for edges in states]  # (size, *networks, hidden)
+        pooled += [(self.mean(edges.square(), group, dim_size=size) + TINY).log() / 2 for edges in states]
+        shape = pooled[0].shape[:-1]
+        code = self.mean(graph.edge_code, group, dim_size=size).view(size, *[1] * (len(shape) - 1), -1)
         present = group.bincount(minlength=size) > 0  # a shallower network has fewer tensors
-        code = code.view(size, *[1] * (pooled.ndim - 2), -1).expand(*pooled.shape[:-1], -1)
-        read = self.tensor(torch.cat([pooled, code], -1)) * present.view(size, *[1] * (pooled.ndim - 1))
-        count = present.view(graphs, tensors, *[1] * (pooled.ndim - 1)).sum(1)
+        read = self.tensor(torch.cat([*pooled, code.expand(*shape, -1)], -1))
+        read = read * present.view(size, *[1] * len(shape))
+        count = present.view(graphs, tensors, *[1] * len(shape)).sum(1)
         return read.view(graphs, tensors, *read.shape[1:]).sum(1) / count

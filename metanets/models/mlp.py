@@ -21,6 +21,7 @@ class MLP(Metanetwork):
 
     reads = "rows"
     stacks = True
+    choices = {"hidden": (32, 64, 256)}
 
     def __init__(self, reader: Reader, hidden: int = 64) -> None:
         super().__init__(reader)

@@ -73,8 +73,8 @@ class Layer(MessagePassing):
         self.attended = nn.Linear(hidden, hidden)
         self.feed_forward = MLP([hidden, 2 * hidden, hidden], norm=None, act="gelu")
         self.attended_norm, self.node_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.source, self.target = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
-        self.edge_in, self.edge_out = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
 
     def forward(
         self,
@@ -109,5 +109,5 @@ class NeuralGraphTransformer(GraphMetanetwork):
         layers: as many as the networks' layers let inputs reach outputs.
     """
 
-    def __init__(self, reader: Reader, hidden: int = 16, heads: int = 2, layers: int = 3) -> None:
+    def __init__(self, reader: Reader, hidden: int = 16, heads: int = 2, layers: int = 2) -> None:
         super().__init__(reader, hidden, [Layer(hidden, heads) for _ in range(layers)])

@@ -140,7 +140,7 @@ class ScaleGMN(GMN):
         TaskError: if a hidden unit's activation is neither ReLU nor tanh.
     """
 
-    def __init__(self, reader: Tensors, hidden: int = 16, layers: int = 3) -> None:
+    def __init__(self, reader: Tensors, hidden: int = 16, layers: int = 2) -> None:
         canonical = Canonical(reader)
         mirror = canonical.mirror
         super().__init__(Tensors(mirror.layout, reader.trainable[mirror.columns], reader.activations), hidden, layers)

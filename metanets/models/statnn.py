@@ -21,6 +21,7 @@ class StatNN(Metanetwork):
 
     reads = "statistics"
     stacks = True
+    choices = {"hidden": (32, 64, 256)}
 
     def __init__(self, reader: Reader, hidden: int = 256) -> None:
         super().__init__(reader)

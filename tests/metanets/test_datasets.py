@@ -9,7 +9,7 @@ from metanets.datasets import SPLITS, Examples, OrbitExamples, ZooDataset, ZooRo
 from metanets.inputs import READERS
 from metanets.metanet import train_model
 from metanets.settings import Settings
-from tests.metanets.conftest import TREATMENTS
+from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS
 from zoo.errors import TaskError, ZooError
 from zoo.stack import Stack

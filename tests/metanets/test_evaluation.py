@@ -11,7 +11,7 @@ from metanets import metrics
 from metanets.evaluation import evaluate_model
 from metanets.models import MODELS
 from metanets.settings import Settings
-from tests.metanets.conftest import TREATMENTS
+from tests.conftest import PLANTED as TREATMENTS
 from zoo.errors import TaskError, ZooError
 
 FEW = Settings(epochs=5, batch_size=16)

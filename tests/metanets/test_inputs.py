@@ -4,7 +4,7 @@ import torch
 
 from metanets.datasets import fit_reader
 from metanets.inputs import QUANTILES, READERS
-from tests.metanets.conftest import TREATMENTS
+from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS, some_thetas, treat
 from zoo.seeds import rng_for
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from metanets.metanet import Metanet, train_model
 from metanets.models import MODELS
 from metanets.settings import Settings
-from tests.metanets.conftest import TREATMENTS
+from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS, treat
 from zoo.errors import AsymZooError, TaskError
 

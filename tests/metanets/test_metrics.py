@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from metanets.metrics import METRICS, estimate, kendall_tau, kendall_tau_of_good, r2, rmse
+from metanets.metrics import METRICS, Estimate, difference, estimate, kendall_tau, kendall_tau_of_good, r2, rmse
 
 
 def true_and_predicted(ties):
@@ -98,3 +98,24 @@ def test_interval_has_the_spread_of_seeds():
 
     predicted = np.repeat([[1.0], [2.0], [6.0]], 10, 1)
     assert estimate(mean_of_predictions, np.zeros(10), predicted) == (3, 1, 6)
+
+
+def test_estimates_are_written_with_true_minus_signs():
+    assert str(Estimate(-0.12345, -1.5, 0.5)) == "−0.123 [−1.500, 0.500]"
+
+
+def test_a_difference_is_of_the_means_over_seeds_and_changes_its_sign_with_the_sides():
+    true, predicted = true_and_predicted(ties=False)
+    better, worse = np.stack([true, predicted + 0.1]), np.stack([predicted, predicted + 0.2, -predicted])
+    mean, low, high = difference(r2, true, better, worse)
+    assert mean == pytest.approx(np.mean([r2(true, p) for p in better]) - np.mean([r2(true, p) for p in worse]))
+    assert low < mean < high
+    assert difference(r2, true, worse, better).mean == pytest.approx(-mean)
+    assert difference(r2, true, better[:1], better[:1]) == (0, 0, 0)
+
+
+def test_a_difference_on_the_same_networks_is_known_better_than_either_side():
+    true, predicted = true_and_predicted(ties=False)
+    first, second = predicted[None], (predicted + 0.05 * np.sin(np.arange(40)))[None]
+    alone, together = estimate(r2, true, first), difference(r2, true, first, second)
+    assert together.high - together.low < 0.2 * (alone.high - alone.low)

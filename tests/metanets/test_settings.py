@@ -48,11 +48,31 @@ def test_a_damaged_file_of_settings_is_one_clear_error(store, text):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": -1}, {"batch_size": 0}, {"learning_rate": 0}, {"clip": 0}, {"augment": "rotate"}, {"momentum": 0.9}],
+    [
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"learning_rate": 0},
+        {"clip": 0},
+        {"huber": 0},
+        {"steps": -1},
+        {"augment": "rotate"},
+        {"momentum": 0.9},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("networks", "passes"),
+    [(1000, 1), (100, 1), (64, 2), (63, 2), (16, 5), (1, 5)],  # 7, 4, 4, 1 and 1 batches of 16
+)
+def test_few_training_networks_are_passed_over_until_there_are_enough_steps(networks, passes):
+    settings = Settings(epochs=10, steps=50, batch_size=16)
+    assert settings.passes(networks) == passes
+    assert settings.passes(networks) * settings.epochs * -(-networks // 16) >= 50
+    assert Settings(epochs=10, batch_size=16).passes(networks) == 1
 
 
 def test_stored_settings_are_of_a_metanetwork_and_can_be_read():
