@@ -4,7 +4,7 @@ A treatment that makes networks easier to read shows in its column, a metanetwor
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,15 +120,20 @@ def _place(result: Result) -> tuple[object, ...]:
     return zoo, result.treatment, result.model, result.task, result.tested_on, networks
 
 
-def tabulate(results: Sequence[Result], metric: str) -> str:
-    """Return a table in Markdown: a row for each model, a column for each treatment, means with intervals."""
-    found = {(result.model, result.treatment): result.metrics[metric] for result in results}
-    treatments = list(dict.fromkeys(result.treatment for result in results))
-    models = list(dict.fromkeys(result.model for result in results))
-    rows = [["", *treatments]] + [
-        [f"`{model}`", *(str(found[model, t]) if (model, t) in found else "" for t in treatments)] for model in models
-    ]
-    return _markdown(rows)
+LABELS: dict[str, Callable[[Result], str]] = {
+    "model": lambda result: f"`{result.model}`",
+    "treatment": lambda result: result.treatment,
+    "tested": lambda result: f"{result.treatment}, tested on {result.tested_on}",
+    "model_treatment": lambda result: f"`{result.model}`, {result.treatment}",
+    "networks": lambda result: str(result.networks["train"]),
+}
+
+
+def tabulate(results: Sequence[Result], metric: str, rows: str = "model", columns: str = "treatment") -> str:
+    """Return a table in Markdown of means with intervals, rows and columns being keys of `LABELS`."""
+    found = {(LABELS[rows](result), LABELS[columns](result)): result.metrics[metric] for result in results}
+    heads, sides = list(dict.fromkeys(column for _, column in found)), list(dict.fromkeys(row for row, _ in found))
+    return _markdown([["", *heads]] + [[side, *(str(found.get((side, head), "")) for head in heads)] for side in sides])
 
 
 def tabulate_costs(results: Sequence[Result]) -> str:

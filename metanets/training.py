@@ -84,20 +84,20 @@ class Trainees:
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.network, self.together = networks[0], len(networks) > 1
-        self.parameters = dict(networks[0].named_parameters())
+        self.parameters, self.state = dict(networks[0].named_parameters()), networks[0].state_dict()
         if self.together:
-            self.parameters, self.buffers = stack_module_state(list(networks))
+            self.parameters, buffers = stack_module_state(list(networks))
+            self.state = {**self.parameters, **buffers}
         self.networks = networks
 
     def __call__(self, x: object) -> Float[Tensor, "seeds batch"]:
         """Run each network on its own batch."""
         if not self.together:
             return self.network(x[0] if isinstance(x, Tensor) else x).view(1, -1)
-        state = {**self.parameters, **self.buffers}
-        return vmap(lambda own, inputs: functional_call(self.network, own, (inputs,)).flatten())(state, x)
+        return vmap(lambda own, inputs: functional_call(self.network, own, (inputs,)).flatten())(self.state, x)
 
     def stacked(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return parameters or gradients as `(S, ...)`."""
+        """Return tensors of a network as `(S, ...)`."""
         return list(tensors) if self.together else [tensor[None] for tensor in tensors]
 
     def clip(self, norm: float) -> None:
@@ -109,8 +109,8 @@ class Trainees:
             gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
 
     def snapshot(self) -> list[Tensor]:
-        """Return a copy of all parameters, `(S, ...)`."""
-        return [tensor.detach().clone() for tensor in self.stacked(list(self.parameters.values()))]
+        """Return a copy of all parameters and buffers, `(S, ...)`."""
+        return [tensor.detach().clone() for tensor in self.stacked(list(self.state.values()))]
 
 
 def keep_freed_memory() -> None:
@@ -175,8 +175,8 @@ def fit(
         if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
             break
     for s, network in enumerate(networks):
-        state = dict(zip(trainees.parameters, (tensor[s] for tensor in best), strict=True))
-        network.load_state_dict(state, strict=False)  # buffers stay
+        state = dict(zip(trainees.state, (tensor[s] for tensor in best), strict=True))
+        network.load_state_dict({name: state[name] for name in network.state_dict()})
     return [Predictor(n, head, (epoch, int(b))) for n, b in zip(networks, best_epoch, strict=True)]
 
 

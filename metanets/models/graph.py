@@ -47,6 +47,7 @@ class GraphMetanetwork(Metanetwork):
         self.edge = nn.Linear(hidden, hidden)
         self.layers = nn.ModuleList(layers)
         self.mean = EdgeMean()
+        self.norm = RunningNorm(4 * hidden)
         self.tensor = MLP([4 * hidden + codes, 4 * hidden, 4 * hidden], norm=None)
         self.head = MLP([4 * hidden, 4 * hidden, 1], norm=None)
 
@@ -71,10 +72,40 @@ class GraphMetanetwork(Metanetwork):
         size = graphs * tensors
         pooled = [self.mean(edges.relu(), group, dim_size=size) for edges in states]  # (size, *networks, hidden)
         pooled += [(self.mean(edges.square(), group, dim_size=size) + TINY).log() / 2 for edges in states]
-        shape = pooled[0].shape[:-1]
-        code = self.mean(graph.edge_code, group, dim_size=size).view(size, *[1] * (len(shape) - 1), -1)
+        code = self.mean(graph.edge_code, group, dim_size=size)
         present = group.bincount(minlength=size) > 0  # a shallower network has fewer tensors
-        read = self.tensor(torch.cat([*pooled, code.expand(*shape, -1)], -1))
-        read = read * present.view(size, *[1] * len(shape))
-        count = present.view(graphs, tensors, *[1] * len(shape)).sum(1)
-        return read.view(graphs, tensors, *read.shape[1:]).sum(1) / count
+        features = self.norm(torch.cat(pooled, -1)[present])
+        code = code[present].view(len(features), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
+        read = self.tensor(torch.cat([features, code], -1))
+        network = torch.arange(size, device=group.device)[present] // tensors
+        return self.mean(read, network, dim_size=graphs)
+
+
+class RunningNorm(nn.Module):
+    """Standardises features by their mean and variance over the networks seen so far, those of late most.
+
+    Networks alike differ little in them, against what all have in common. Unlike batch normalisation, what a network
+    gives does not depend on how many others come with it.
+
+    Arguments:
+        features: how many.
+        momentum: share of each batch in the running mean and variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, features: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("var", torch.ones(features))
+
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+        """Return the features, of order 1."""
+        if self.training:
+            with torch.no_grad():
+                flat = x.flatten(0, -2)
+                self.mean.lerp_(flat.mean(0), self.momentum)
+                self.var.lerp_(flat.var(0, correction=0), self.momentum)
+        return (x - self.mean) / (self.var + 1e-5).sqrt()

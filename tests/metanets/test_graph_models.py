@@ -7,6 +7,7 @@ from torch_geometric.data import Batch
 
 from metanets.inputs import Tensors
 from metanets.models.gmn import GMN
+from metanets.models.graph import RunningNorm
 from metanets.models.neural_graph_transformer import NeuralGraphTransformer
 from metanets.models.scale_gmn import Rescaling, ScaleGMN
 from tests.scenarios import NETWORKS, Network, some_thetas, treat
@@ -36,7 +37,7 @@ def some_networks(network, activation=None, networks=3, seed=0):
 
 def build(model, reader, **options):
     torch.manual_seed(0)
-    return model(reader, **options).double()
+    return model(reader, **options).double().eval()
 
 
 def graph_of(model, x):
@@ -190,11 +191,22 @@ def test_the_sum_over_paths_of_absolute_products_is_learned(model, activation):
     tensors = treated.layout.unflatten(rows)
     y = (tensors["output.weight"].abs() @ tensors["hidden.0.linear.weight"].abs()).sum((1, 2)).log()
     x, y = reader(rows).float(), ((y - y.mean()) / y.std()).float()
-    learner = build(model, reader, layers=2).float()
+    learner = build(model, reader, layers=2).float().train()
     optimizer = torch.optim.Adam(learner.parameters(), 1e-2)
     for _ in range(80):
         optimizer.zero_grad()
         (learner(x[:256]) - y[:256]).square().mean().backward()
         optimizer.step()
-    errors = (learner(x[256:]) - y[256:]).detach()
+    errors = (learner.eval()(x[256:]) - y[256:]).detach()
     assert 1 - errors.square().mean() / y[256:].var() > 0.6
+
+
+def test_running_norm_is_batch_normalisation_by_the_statistics_of_batches_before():
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = RunningNorm(3).double(), torch.nn.BatchNorm1d(3, affine=False).double()
+    for _ in range(5):
+        x = 2 + 3 * torch.randn(4, 50, 3, dtype=torch.float64, generator=generator)
+        theirs.train()(x.flatten(0, 1))
+        ours.train()(x)
+    torch.testing.assert_close(ours.eval()(x).flatten(0, 1), theirs.eval()(x.flatten(0, 1)), rtol=1e-2, atol=1e-2)
+    assert torch.equal(ours(x), ours(x))

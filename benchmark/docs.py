@@ -1,0 +1,42 @@
+"""Fills the tables of a page of documentation from the results that are kept, so that no figure is typed.
+
+A table stands under a comment that says what it shows:
+
+    <!-- FILE METRIC -->                   a row for each metanetwork, a column for each treatment
+    <!-- FILE METRIC ROWS COLUMNS -->      the same, by keys of `benchmark.metanetworks.LABELS`
+    <!-- FILE costs -->                    parameters and seconds
+    <!-- FILE MODEL less OTHER -->         how much more one metanetwork reaches than another
+
+with FILE in `benchmark/results`.
+"""
+
+import re
+from pathlib import Path
+
+from benchmark.metanetworks import read_entries, tabulate, tabulate_costs, tabulate_differences
+from zoo.errors import TaskError
+
+RESULTS = Path(__file__).parent / "results"
+COMMENT = re.compile(r"(<!-- (\S+\.json) (.+?) -->\n)(?:\|.*\n)*")
+
+
+def fill(page: str) -> str:
+    """Return a page with its tables as the results now are.
+
+    Raises:
+        TaskError: if a file is missing or is none of results.
+    """
+    return COMMENT.sub(lambda found: f"{found[1]}{_table(found[2], *found[3].split())}\n", page)
+
+
+def _table(file: str, *words: str) -> str:
+    results = [entry.result for entry in read_entries(RESULTS / file)]
+    if not results:
+        raise TaskError(f"{RESULTS / file}: holds no results; see `asymzoo benchmark metanetworks`")
+    match words:
+        case ["costs"]:
+            return tabulate_costs(results)
+        case [model, "less", other]:
+            return tabulate_differences(results, model, other)
+        case _:
+            return tabulate(results, *words)

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from benchmark import docs
+from benchmark.docs import fill
+from benchmark.metanetworks import ENTRIES, Entry, tabulate, tabulate_costs, tabulate_differences
+from tests.benchmark.test_report import some_result
+from zoo.errors import TaskError
+
+PAGES = sorted(path for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
+RESULTS = [some_result(*place, rank) for rank, place in enumerate([("gmn", "a"), ("mlp", "a"), ("mlp", "b")])]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch, request):
+    if "page" not in request.fixturenames:
+        monkeypatch.setattr(docs, "RESULTS", tmp_path)
+        (tmp_path / "some.json").write_bytes(ENTRIES.dump_json([Entry(result, {}) for result in RESULTS]))
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        ("r2", tabulate(RESULTS, "r2")),
+        ("rmse model_treatment networks", tabulate(RESULTS, "rmse", "model_treatment", "networks")),
+        ("costs", tabulate_costs(RESULTS)),
+        ("gmn less mlp", tabulate_differences(RESULTS, "gmn", "mlp")),
+    ],
+)
+def test_a_table_takes_the_place_of_the_one_before_and_nothing_else_changes(words, table):
+    page = "Before.\n\n<!-- some.json {} -->\n{}\nAfter, 3 | 4.\n\n| x |\n|---|\n"
+    filled = page.format(words, table + "\n")
+    assert fill(page.format(words, "")) == filled
+    assert fill(page.format(words, "| old |\n|---|\n| 1 |\n")) == filled
+    assert fill(filled) == filled
+
+
+def test_a_page_of_results_that_are_not_there_is_one_clear_error():
+    with pytest.raises(TaskError, match=r"other\.json: holds no results"):
+        fill("<!-- other.json r2 -->\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_tables_of_the_documentation_are_those_of_the_results(page):
+    text = page.read_text()
+    assert fill(text) == text
