@@ -121,6 +121,7 @@ def metanetworks(
     from tqdm import tqdm
 
     from benchmark.metanetworks import Job, measure, read_entries, tabulate, tabulate_costs
+    from metanets.evaluation import REFERENCES
     from metanets.models import MODELS
     from zoo.store import open_zoo
 
@@ -128,7 +129,7 @@ def metanetworks(
     sizes = [None] if train_networks is None else _numbers("train-networks", train_networks)
     jobs = [
         Job(opened, treatment, model, task, seeds, few, test_on)
-        for model in (["mean", *MODELS] if models is None else models.split(","))
+        for model in ([*REFERENCES, *MODELS] if models is None else models.split(","))
         for treatment in (opened.treatments if treatments is None else treatments.split(","))
         for few in sizes
     ]
@@ -140,7 +141,7 @@ def metanetworks(
             typer.echo(f"left out: {job.model} on {job.treatment}: {reason}")
     known = [entry.result for entry in read_entries(out)]
     missing = [job for job in readable if not any(job.is_done_by(result) for result in known)]
-    trainings = seeds * sum(job.model != "mean" for job in missing)
+    trainings = seeds * sum(job.model in MODELS for job in missing)
     with tqdm(total=trainings, unit=" trainings", delay=1e-3) as bar:
         for entry in measure(missing, out, workers=workers or os.cpu_count() or 1, advance=bar.update):
             bar.set_description(f"{entry.result.model} on {entry.result.treatment}")

@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 
 from metanets.datasets import Examples, Networks, split_index
 from metanets.metanet import Metanet, train_model
 from metanets.metrics import METRICS, Estimate, estimate
 from metanets.models import MODELS
+from metanets.models.boosted import Boosted
 from metanets.settings import Settings
-from metanets.training import Predictor
+from metanets.training import Predictor, fit
 from zoo.errors import TaskError, nearest
 from zoo.store import Zoo
+
+Predictions = Float[np.ndarray, "seeds networks"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ def evaluate_model(
 
     Arguments:
         zoo, treatment: the networks that are read.
-        model: a key of `metanets.models.MODELS`, or `mean`, the floor: the train split's mean for all.
+        model: a key of `metanets.models.MODELS` or of `REFERENCES`: `mean`, the floor, which predicts the train
+            split's mean for all, or `hyperparameters`, boosted trees that are told these instead of the weights.
         task: the metric of the zoo that is predicted.
         seeds: how many trainings, of different starts and orders.
         fixed: whether to read also the entries that are the same in all networks.
@@ -84,26 +90,28 @@ def evaluate_model(
         progress: called with the number of trainings that have come to their end.
 
     Returns:
-        The result, and the metanetworks, one for each seed; none of `mean`.
+        The result, and the metanetworks, one for each seed; none of a reference.
 
     Raises:
         TaskError: if there is no such model, it cannot read such networks, or the zoo is too small.
         ZooError: if the zoo has no such treatment or metric.
     """
-    settings = settings or Settings.best(model, task)
+    if model not in {*REFERENCES, *MODELS}:
+        known = [*REFERENCES, *MODELS]
+        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, known)}; there are {', '.join(known)}")
+    settings, tested_on = settings or Settings.best(model, task), test_on or treatment
     index = {
         "train": split_index(zoo, treatment, "train", train_networks),
         "validation": split_index(zoo, treatment, "validation"),
-        "test": split_index(zoo, test_on or treatment, "test"),
+        "test": split_index(zoo, tested_on, "test"),
     }
-    true = zoo.field(test_on or treatment, f"metrics/{task}")[index["test"]]
+    true = zoo.field(tested_on, f"metrics/{task}")[index["test"]]
     began, seconds = time.perf_counter(), {}
     trained: list[Metanet] = []
-    if model not in {"mean", *MODELS}:
-        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are mean, {', '.join(MODELS)}")
-    if model == "mean":
-        mean = zoo.field(treatment, f"metrics/{task}")[index["train"]].mean()
-        predicted = np.full((seeds, len(true)), mean)
+    if model in REFERENCES:
+        places = {"train": treatment, "validation": treatment, "test": tested_on}
+        told = {split: _told(zoo, places[split], index[split], task) for split in index}
+        predicted = REFERENCES[model](told, seeds)
     else:
         trained = train_model(
             zoo,
@@ -120,13 +128,13 @@ def evaluate_model(
         seconds["training"] = (time.perf_counter() - began) / seeds
         epochs = float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
         seconds["epoch"] = seconds["training"] / max(1, epochs * settings.passes(len(index["train"])))
-        rows = zoo.rows(test_on or treatment, index["test"])
+        rows = zoo.rows(tested_on, index["test"])
         predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
     result = Result(
         model=model,
         treatment=treatment,
         task=task,
-        tested_on=test_on or treatment,
+        tested_on=tested_on,
         networks={split: len(networks) for split, networks in index.items()},
         seeds=seeds,
         parameters=sum(p.numel() for p in trained[0].predictor.network.parameters()) if trained else 0,
@@ -138,6 +146,32 @@ def evaluate_model(
         zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
     )
     return result, trained
+
+
+def _told(zoo: Zoo, treatment: str, index: NDArray[np.int64], task: str) -> Examples:
+    """Return what recipes say of networks, and their targets."""
+    names = [name for name in zoo.fields(treatment) if name.startswith("hyperparameters/")]
+    x = np.stack([zoo.field(treatment, name)[index] for name in names], 1) if names else np.zeros((len(index), 0))
+    y = zoo.field(treatment, f"metrics/{task}")[index]
+    return Examples(*(torch.from_numpy(values.astype(np.float32)) for values in (x, y)))
+
+
+def _mean(told: dict[str, Examples], seeds: int) -> Predictions:
+    return np.full((seeds, len(told["test"])), float(told["train"].y.mean()), np.float32)
+
+
+def _hyperparameters(told: dict[str, Examples], seeds: int) -> Predictions:
+    trees = [Boosted() for _ in range(seeds)]
+    predictors = fit(trees, told["train"], told["validation"], seeds=range(seeds))
+    return torch.stack([predictor(told["test"]) for predictor in predictors]).numpy()
+
+
+# What a metanetwork is compared with, which reads no weights: the train split's mean for all, and gradient boosting
+# that is told the hyperparameters.
+REFERENCES: dict[str, Callable[[dict[str, Examples], int], Predictions]] = {
+    "mean": _mean,
+    "hyperparameters": _hyperparameters,
+}
 
 
 def score(predictor: Predictor, dataset: Networks) -> dict[str, float]:

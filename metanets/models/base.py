@@ -30,5 +30,5 @@ class Metanetwork(nn.Module):
     stacks: ClassVar[bool] = False
     at_once: int | None = None
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader | None) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ class Boosted(Metanetwork):
     """Boosted regression trees on the statistics, as many as serve the validation networks.
 
     Arguments:
-        reader: of the networks.
+        reader: of the networks; trees need to know nothing of it.
         trees: at most so many.
         rate: share of each tree that is added.
         leaves: of each tree.
@@ -27,7 +27,12 @@ class Boosted(Metanetwork):
     choices = {"rate": (0.01, 0.03, 0.1), "leaves": (4, 8, 16, 32), "features": (0.1, 0.3, 1.0)}
 
     def __init__(
-        self, reader: Reader, trees: int = 1000, rate: float = 0.03, leaves: int = 16, features: float = 0.3
+        self,
+        reader: Reader | None = None,
+        trees: int = 1000,
+        rate: float = 0.03,
+        leaves: int = 16,
+        features: float = 0.3,
     ) -> None:
         super().__init__(reader)
         self.trees = HistGradientBoostingRegressor(

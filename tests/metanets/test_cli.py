@@ -1,4 +1,5 @@
 import json
+import re
 import tomllib
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_tune_prints_settings_as_toml_the_best_first(asymzoo, planted_zoo):
     options = ("--model", "linear", "--trials", 3)
     code, output, _ = asymzoo("metanets", "tune", planted_zoo.folder, *options)
     assert code == 0
-    scores = [float(line.split()[3].rstrip(":")) for line in output.splitlines() if line.startswith("#")]
+    scores = [float(r2) + float(tau) for r2, tau in re.findall(r"^# validation R\^2 (\S+), tau (\S+):", output, re.M)]
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
     best = Settings(**tomllib.loads(output)["test_accuracy"])

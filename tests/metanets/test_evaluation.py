@@ -84,6 +84,21 @@ def test_the_mean_of_the_training_networks_explains_nothing(planted_zoo, treatme
     assert (result.parameters, result.seconds, metanets) == (0, {}, [])
 
 
+def test_hyperparameters_are_told_instead_of_weights(plant_zoo):
+    def change(arrays):
+        rng = np.random.default_rng(0)
+        rate = arrays["hyperparameters/learning_rate"] = rng.uniform(size=len(arrays["pair"]))
+        arrays["hyperparameters/epochs"] = rng.integers(1, 9, len(arrays["pair"]))
+        arrays["metrics/test_accuracy"] = (0.3 + 0.4 * (rate > 0.6)).astype(np.float32)
+
+    zoo = plant_zoo(change)
+    result, metanets = evaluate_model(zoo, "standard", "hyperparameters", seeds=2)
+    assert result.metrics["r2"].low > 0.8
+    assert np.shape(result.predicted) == (2, len(zoo.index("standard", "test")))
+    assert (result.parameters, result.seconds, metanets) == (0, {}, [])
+    assert evaluate(zoo, "standard", "linear").metrics["r2"].mean < 0.5
+
+
 @TREATMENT
 @pytest.mark.parametrize("task", ["test_accuracy", "test_loss"])
 def test_linear_finds_a_linear_function_of_the_weights(planted_zoo, treatment, task):
@@ -164,8 +179,16 @@ def test_a_result_says_what_was_measured_and_is_json(planted_zoo):
 @pytest.mark.parametrize(
     ("arguments", "error", "fact"),
     [
-        (("standard", "statn"), TaskError, "no metanetwork 'statn' (did you mean 'statnn'?); there are mean, linear"),
-        (("standard", "oracle"), TaskError, f"no metanetwork 'oracle'; there are mean, {', '.join(MODELS)}"),
+        (
+            ("standard", "statn"),
+            TaskError,
+            "no metanetwork 'statn' (did you mean 'statnn'?); there are mean, hyperparameters, linear",
+        ),
+        (
+            ("standard", "oracle"),
+            TaskError,
+            f"no metanetwork 'oracle'; there are mean, hyperparameters, {', '.join(MODELS)}",
+        ),
         (("syre", "mean"), ZooError, "it has standard, w_asymmetric"),
         (("syre", "mlp"), ZooError, "it has standard, w_asymmetric"),
     ],
