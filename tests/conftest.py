@@ -54,10 +54,10 @@ def planted_arrays(recipe, treatment):
 def plant_zoo(tmp_path_factory):
     """A function that writes a zoo of networks that nobody trained; `change(arrays)` alters them in place first."""
 
-    def plant(change=lambda arrays: None, pairs=120):
+    def plant(change=lambda arrays: None, pairs=120, widths=(8, 16, 8, 4)):
         recipe = small_recipe(
             pairs,
-            architecture={"name": "mlp", "widths": [8, 16, 8, 4]},
+            architecture={"name": "mlp", "widths": list(widths)},
             treatments={name: SETTINGS[name] for name in PLANTED},
         )
         folder, files = tmp_path_factory.mktemp("planted"), []

@@ -116,7 +116,7 @@ def test_permuting_hidden_units_keeps_predictions(model, network):
 
 
 @EVERY
-def test_shuffling_the_entries_of_every_tensor_changes_predictions_but_for_statistics(model):
+def test_shuffling_the_entries_of_every_tensor_changes_predictions_but_for_sets_of_them(model):
     network = easy_task(model)[0]
     predict, layout, rng = in_general_position(model, network), treated(network).layout, np.random.default_rng(0)
     rows = some_thetas(treated(network), 3)
@@ -124,7 +124,7 @@ def test_shuffling_the_entries_of_every_tensor_changes_predictions_but_for_stati
     for where in layout.slices.values():
         shuffled[:, where] = torch.from_numpy(rng.permuted(rows[:, where], axis=1))
     change = (predict(shuffled) - predict(rows)).abs().max()
-    assert (change < 1e-9) == (MODELS[model].reads == "statistics")
+    assert (change < 1e-9) == (MODELS[model].reads == "statistics" or model == "deepsets")
 
 
 @pytest.mark.parametrize("model", sorted(FLAT & MODELS.keys()))

@@ -3,9 +3,10 @@ import pytest
 import torch
 from scipy.special import expit, logit
 from torch import nn
+from torch.utils.data import ConcatDataset
 from torch_geometric.nn import GraphConv, global_mean_pool
 
-from metanets.datasets import Examples, ZooDataset, ZooRows
+from metanets.datasets import Examples, ZooDataset, ZooRows, fit_reader
 from metanets.inputs import READERS
 from metanets.metrics import r2
 from metanets.models import MODELS
@@ -204,6 +205,21 @@ def test_a_users_own_module_is_trained_on_batches_of_pyg_in_three_lines(plant_zo
     network = build(lambda: GraphRegressor(train.num_node_features, train.num_edge_features), 0)
     (predictor,) = fit(network, train, validation, Settings(epochs=15, batch_size=16, learning_rate=1e-2))
     assert r2(test.y.numpy(), predictor(Examples.of(test)).numpy()) > 0.3
+
+
+def test_networks_of_several_architectures_are_learned_together(plant_zoo):
+    def change(arrays):
+        arrays["weights"] += 3 * (arrays["metrics/test_accuracy"][:, None] - 0.5)
+
+    zoos = [plant_zoo(change, widths=widths) for widths in ((8, 16, 8, 4), (8, 10, 4))]
+    train, validation = (
+        ConcatDataset([ZooDataset(zoo, "standard", split) for zoo in zoos]) for split in ("train", "validation")
+    )
+    gmn = build(lambda: MODELS["gmn"](fit_reader(zoos[0], "standard", "tensors")), 0)
+    (predictor,) = fit(gmn, train, validation, Settings(epochs=8, batch_size=16, learning_rate=1e-2))
+    for zoo in zoos:
+        test = ZooDataset(zoo, "standard", "test")
+        assert r2(test.y.numpy(), predictor(test).numpy()) > 0.5
 
 
 def test_a_column_of_predictions_is_as_good_as_a_vector():
