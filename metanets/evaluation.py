@@ -106,24 +106,18 @@ def evaluate_model(
         "test": split_index(zoo, tested_on, "test"),
     }
     true = zoo.field(tested_on, f"metrics/{task}")[index["test"]]
-    began, seconds = time.perf_counter(), {}
     trained: list[Metanet] = []
+    seconds: dict[str, float] = {}
     if model in REFERENCES:
         places = {"train": treatment, "validation": treatment, "test": tested_on}
         told = {split: _told(zoo, places[split], index[split], task) for split in index}
         predicted = REFERENCES[model](told, seeds)
     else:
+        fixed = fixed or test_on is not None
+        options: dict[str, Any] = {"train_networks": train_networks, "device": device, "progress": progress}
+        began = time.perf_counter()
         trained = train_model(
-            zoo,
-            treatment,
-            model,
-            task=task,
-            seeds=range(seeds),
-            fixed=fixed or test_on is not None,
-            settings=settings,
-            train_networks=train_networks,
-            device=device,
-            progress=progress,
+            zoo, treatment, model, task=task, seeds=range(seeds), fixed=fixed, settings=settings, **options
         )
         seconds["training"] = (time.perf_counter() - began) / seeds
         epochs = float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
@@ -138,7 +132,7 @@ def evaluate_model(
         networks={split: len(networks) for split, networks in index.items()},
         seeds=seeds,
         parameters=sum(p.numel() for p in trained[0].predictor.network.parameters()) if trained else 0,
-        seconds={name: float(value) for name, value in seconds.items()},
+        seconds=seconds,
         metrics={name: estimate(metric, true, predicted) for name, metric in METRICS.items()},
         true=true.astype(float).round(5).tolist(),
         predicted=predicted.astype(float).round(5).tolist(),
