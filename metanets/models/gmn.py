@@ -6,13 +6,13 @@ Kofinas et al. 2024.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.nn import MLP, MessagePassing
 
 from metanets.graph import KINDS, EdgeMean
 from metanets.inputs import Reader
-from metanets.models.graph import GraphMetanetwork
+from metanets.models.graph import EdgeUpdate, GraphMetanetwork
 
 
 class Layer(MessagePassing):
@@ -25,8 +25,7 @@ class Layer(MessagePassing):
     def __init__(self, hidden: int) -> None:
         super().__init__(aggr=EdgeMean(), node_dim=0)
         self.node = MLP([3 * hidden, 2 * hidden, hidden], norm=None)
-        self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
-        self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        self.edge = EdgeUpdate(hidden)
 
     def forward(
         self,
@@ -40,9 +39,7 @@ class Layer(MessagePassing):
         outgoing = self.propagate(graph.edge_index.flip(0), edges=edges, kind=kind, size=size)
         nodes = nodes.expand_as(incoming)
         nodes = nodes + self.node(torch.cat([nodes, incoming, outgoing], -1))
-        # The ends are projected before they are gathered: there are far more edges than nodes.
-        source, target = self.source(nodes), self.target(nodes)
-        return nodes, self.edge_updater(graph.edge_index, source=source, target=target, edges=edges)
+        return nodes, self.edge(nodes, edges, graph.edge_index)
 
     def message(self, edges: Tensor) -> Tensor:
         """Send an edge's state to its nodes."""
@@ -53,12 +50,6 @@ class Layer(MessagePassing):
         means = self.aggr_module(inputs, len(KINDS) * index + kind, dim_size=len(KINDS) * dim_size, dim=0)
         return means.view(dim_size, len(KINDS), *means.shape[1:]).sum(1)
 
-    def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
-        """Add to an edge's state what its ends make of it."""
-        # In place where nothing else needs the tensor, since memory is what takes the time; not in what a linear map
-        # gives, which is a view, whose way back would copy it for each change.
-        return edges + self.edge_out((self.edge_in(edges) + source_j).add_(target_i).relu_())
-
 
 class GMN(GraphMetanetwork):
     """Message passing with edge updates.
@@ -66,7 +57,7 @@ class GMN(GraphMetanetwork):
     Arguments:
         reader: of the networks.
         hidden: size of node and edge states.
-        layers: rounds of message passing; as many as the networks' layers let inputs reach outputs.
+        layers: rounds of message passing.
     """
 
     def __init__(self, reader: Reader, hidden: int = 16, layers: int = 2) -> None:

@@ -1,10 +1,10 @@
 """What graph metanetworks share: how a parameter graph is encoded, and how one number is read off it."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.nn import MLP
+from torch_geometric.nn import MLP, MessagePassing
 
 from metanets.graph import EdgeMean, ParameterGraph
 from metanets.inputs import Reader
@@ -79,6 +79,36 @@ class GraphMetanetwork(Metanetwork):
         read = self.tensor(torch.cat([features, code], -1))
         network = torch.arange(size, device=group.device)[present] // tensors
         return self.mean(read, network, dim_size=graphs)
+
+
+class EdgeUpdate(MessagePassing):
+    """Adds to the state of each edge what its two ends make of it.
+
+    Arguments:
+        hidden: size of node and edge states.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(node_dim=0)
+        self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+
+    def forward(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *#networks hidden"],
+        edge_index: Int[Tensor, "2 edges"],
+    ) -> Float[Tensor, "edges *networks hidden"]:
+        """Return the new states of edges."""
+        # The ends are projected before they are gathered: there are far more edges than nodes.
+        ends = {"source": self.source(nodes), "target": self.target(nodes)}
+        return self.edge_updater(edge_index, **ends, edges=edges)
+
+    def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
+        """Return an edge's new state."""
+        # In place where nothing else needs the tensor, since memory is what takes the time; not in what a linear map
+        # gives, which is a view, whose way back would copy it for each change.
+        return edges + self.edge_out((self.edge_in(edges) + source_j).add_(target_i).relu_())
 
 
 class RunningNorm(nn.Module):

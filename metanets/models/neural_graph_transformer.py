@@ -14,7 +14,7 @@ from torch_geometric.nn import MLP, MessagePassing
 from torch_geometric.utils import softmax
 
 from metanets.inputs import Reader
-from metanets.models.graph import GraphMetanetwork
+from metanets.models.graph import EdgeUpdate, GraphMetanetwork
 
 
 class Attention(MessagePassing):
@@ -59,7 +59,7 @@ class Attention(MessagePassing):
         return inputs.new_zeros(dim_size, *inputs.shape[1:]).index_add(0, index, inputs)
 
 
-class Layer(MessagePassing):
+class Layer(nn.Module):
     """Attention and a feed-forward block update a node; then an edge takes in its two ends.
 
     Arguments:
@@ -68,13 +68,12 @@ class Layer(MessagePassing):
     """
 
     def __init__(self, hidden: int, heads: int) -> None:
-        super().__init__(node_dim=0)
+        super().__init__()
         self.incoming, self.outgoing = (Attention(hidden, hidden // 2, heads // 2) for _ in range(2))
         self.attended = nn.Linear(hidden, hidden)
         self.feed_forward = MLP([hidden, 2 * hidden, hidden], norm=None, act="gelu")
         self.attended_norm, self.node_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
-        self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        self.edge = EdgeUpdate(hidden)
 
     def forward(
         self,
@@ -87,16 +86,7 @@ class Layer(MessagePassing):
         outgoing = self.outgoing(nodes, edges, graph.edge_index.flip(0))
         nodes = self.attended_norm(nodes + self.attended(torch.cat([incoming, outgoing], -1)))
         nodes = self.node_norm(nodes + self.feed_forward(nodes))
-        # The ends are projected before they are gathered: there are far more edges than nodes.
-        source, target = self.source(nodes), self.target(nodes)
-        return nodes, self.edge_updater(graph.edge_index, source=source, target=target, edges=edges)
-
-    def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
-        """Add to an edge's state what its ends make of it."""
-        # In place where nothing else needs the tensor, since memory is what takes the time; not in what a linear map
-        # gives, which is a view, whose way back would copy it for each change.
-        hidden = (self.edge_in(edges) + source_j).add_(target_i).relu_()
-        return edges + self.edge_out(hidden)
+        return nodes, self.edge(nodes, edges, graph.edge_index)
 
 
 class NeuralGraphTransformer(GraphMetanetwork):
@@ -106,7 +96,7 @@ class NeuralGraphTransformer(GraphMetanetwork):
         reader: of the networks.
         hidden: size of node and edge states.
         heads: of attention, an even number.
-        layers: as many as the networks' layers let inputs reach outputs.
+        layers: of attention.
     """
 
     def __init__(self, reader: Reader, hidden: int = 16, heads: int = 2, layers: int = 2) -> None:

@@ -20,7 +20,8 @@ from torch_geometric.nn import MeanAggregation
 
 from metanets.datasets import Examples
 from metanets.inputs import Statistics, Tensors
-from metanets.models.gmn import GMN, Layer
+from metanets.models.gmn import GMN
+from metanets.models.graph import EdgeUpdate
 from metanets.models.statnn import StatNN
 from metanets.settings import Settings
 from metanets.training import fit
@@ -32,12 +33,11 @@ NETWORKS = 256
 BATCH = 64
 
 
-class PlainLayer(Layer):
-    """Message passing as one would write it first."""
+class PlainEdgeUpdate(EdgeUpdate):
+    """Both ends of an edge side by side with its state, as one would write it first."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__(hidden)
-        self.aggr_module = MeanAggregation()
         self.ends_and_edge = nn.Linear(3 * hidden, hidden)
         self.source = self.target = self.edge_in = nn.Identity()
 
@@ -67,7 +67,8 @@ def plain(name: str) -> None:
     treated, rows, y = rows_of(name)
     reader = Tensors.of(treated).fit(rows)
     model = GMN(reader)
-    model.layers = nn.ModuleList(PlainLayer(model.unit.embedding_dim) for _ in model.layers)
+    for layer in model.layers:
+        layer.edge, layer.aggr_module = PlainEdgeUpdate(model.unit.embedding_dim), MeanAggregation()
     graphs: list[Data] = [model.graph(row).clone() for row in reader(rows)]
     for graph, target in zip(graphs, y, strict=True):
         graph.y = target[None]
