@@ -35,7 +35,7 @@ class Result:
         parameters: of the metanetwork.
         seconds: of one training, validation included, and for each pass over its training networks.
         metrics: of `metanets.metrics.METRICS`: mean over seeds, with 95 % intervals over seeds and test networks.
-        true, predicted: targets of the test networks and predictions of every seed, `(seeds, networks)`.
+        true, predicted: targets of the test networks and predictions of every seed, `(seeds, networks)`, to 4 decimals.
         settings: of the training.
         zoo: name and digest of the zoo's recipe.
     """
@@ -134,8 +134,8 @@ def evaluate_model(
         parameters=sum(p.numel() for p in trained[0].predictor.network.parameters()) if trained else 0,
         seconds=seconds,
         metrics={name: estimate(metric, true, predicted) for name, metric in METRICS.items()},
-        true=true.astype(float).round(5).tolist(),
-        predicted=predicted.astype(float).round(5).tolist(),
+        true=true.astype(float).round(4).tolist(),
+        predicted=predicted.astype(float).round(4).tolist(),
         settings=settings,
         zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
     )
