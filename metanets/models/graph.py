@@ -92,6 +92,7 @@ class EdgeUpdate(MessagePassing):
         super().__init__(node_dim=0)
         self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        nn.init.zeros_(self.edge_out.weight)  # what ends make of an edge is added as far as it helps
 
     def forward(
         self,

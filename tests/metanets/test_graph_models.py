@@ -36,8 +36,13 @@ def some_networks(network, activation=None, networks=3, seed=0):
 
 
 def build(model, reader, **options):
+    """A metanetwork that nobody trained, no weight of it zero."""
     torch.manual_seed(0)
-    return model(reader, **options).double().eval()
+    network = model(reader, **options).double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return network
 
 
 def graph_of(model, x):
