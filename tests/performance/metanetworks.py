@@ -67,6 +67,7 @@ def plain(name: str) -> None:
     treated, rows, y = rows_of(name)
     reader = Tensors.of(treated).fit(rows)
     model = GMN(reader)
+    model.mean = MeanAggregation()
     for layer in model.layers:
         layer.edge, layer.aggr_module = PlainEdgeUpdate(model.unit.embedding_dim), MeanAggregation()
     graphs: list[Data] = [model.graph(row).clone() for row in reader(rows)]
