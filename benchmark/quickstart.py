@@ -19,6 +19,7 @@ from zoo.store import Zoo
 
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric", "w_masked", "w_initialised")
 MODELS = ("mean", "linear", "mlp", "statnn")
+SEEDS = 3
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
@@ -64,7 +65,7 @@ def quickstart(
 
 def _predict(job: tuple[Zoo, str, str], advance: Advance) -> Result:
     zoo, treatment, model = job
-    return evaluate_model(zoo, treatment, model)[0]
+    return evaluate_model(zoo, treatment, model, seeds=SEEDS)[0]
 
 
 def _recipe(name: str, pairs: int) -> Recipe:
