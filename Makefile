@@ -18,6 +18,7 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev
 	.venv/bin/python tests/performance/training.py
 	.venv/bin/python tests/performance/reading.py
+	.venv/bin/python tests/performance/metanetworks.py
 
 clean:
 	rm -rf .venv build *.egg-info quickstart .hypothesis .mypy_cache .ruff_cache
