@@ -3,7 +3,6 @@
 A treatment that makes networks easier to read shows in its column, a metanetwork that reads them better in its row.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +97,7 @@ def measure(jobs: Sequence[Job], path: Path, *, workers: int = 1, advance: Advan
     for result in run_in_processes(jobs, _evaluate, workers, advance):
         entries = [entry for entry in entries if _place(entry.result) != _place(result)]
         entries.append(Entry(result, made))
-        write_whole(path, json.dumps(ENTRIES.dump_python(entries, mode="json"), separators=(",", ":")).encode())
+        write_whole(path, ENTRIES.dump_json(entries))
         yield entries[-1]
 
 
