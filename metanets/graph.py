@@ -38,7 +38,9 @@ class ParameterGraph(nn.Module):
     Attributes:
         x: `(nodes, codes)`: whether input, hidden or output, and the depth of the layer.
         unit: `(nodes,)`: which input or output a node is, from 1; hidden units are all 0.
+        axis: `(nodes,)`: which axis of the layout a node is a unit of.
         edge_index: `(2, E)`.
+        edge_kind: `(E,)`: which of `KINDS` an edge is.
         edge_code: `(E, codes)`: kind, depth of the layer, which entries are fixed.
         edge_tensor: `(E,)`: which tensor of the layout an edge is from; residual additions come last.
         columns: `(E, kernel)`: the columns of a row on each edge; P stands for 0 and P + 1 for 1.
@@ -46,7 +48,9 @@ class ParameterGraph(nn.Module):
 
     x: Tensor
     unit: Tensor
+    axis: Tensor
     edge_index: Tensor
+    edge_kind: Tensor
     edge_code: Tensor
     edge_tensor: Tensor
     columns: Tensor
@@ -78,13 +82,14 @@ class ParameterGraph(nn.Module):
         sizes = torch.tensor([block.shape[1] for block in edges])
         fixed = torch.zeros(layout.size + 2)
         fixed[: layout.size] = 0 if trainable is None else ~trainable.cpu()
-        index = torch.cat(columns)
+        index, kind = torch.cat(columns), torch.tensor(kinds).repeat_interleave(sizes)
         code = [
-            nn.functional.one_hot(torch.tensor(kinds), len(KINDS)).repeat_interleave(sizes, 0),
+            nn.functional.one_hot(kind, len(KINDS)),
             encode_depth(torch.tensor(layers)).repeat_interleave(sizes, 0),
             fixed[index],
         ]
         self.register_buffer("edge_index", torch.cat(edges, 1), persistent=False)
+        self.register_buffer("edge_kind", kind, persistent=False)
         self.register_buffer("edge_code", torch.cat(code, 1), persistent=False)
         self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.register_buffer("columns", index, persistent=False)
@@ -100,16 +105,20 @@ class ParameterGraph(nn.Module):
             known += layout.axes[axis]
         self.register_buffer("x", torch.cat([place, depths], 1).repeat_interleave(lengths, 0), persistent=False)
         self.register_buffer("unit", unit, persistent=False)
+        self.register_buffer("axis", torch.arange(len(lengths)).repeat_interleave(lengths), persistent=False)
 
     def forward(self, rows: Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]) -> Data:
         """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`; of a single row, `(E, kernel)`."""
         padded = torch.cat([rows, rows.new_tensor([0, 1]).expand(*rows.shape[:-1], 2)], -1)
-        values = padded.movedim(-1, 0)[self.columns]  # (E, kernel, N)
+        # Columns first, in memory, too: that gathers long runs.
+        values = padded.movedim(-1, 0).contiguous()[self.columns]  # (E, kernel, N)
         return Data(
             x=self.x.to(rows.dtype),
             unit=self.unit,
+            axis=self.axis,
             edge_index=self.edge_index,
             edge_attr=values.movedim(1, -1).contiguous(),
+            edge_kind=self.edge_kind,
             edge_code=self.edge_code.to(rows.dtype),
             edge_tensor=self.edge_tensor,
         )

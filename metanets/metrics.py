@@ -51,6 +51,14 @@ def rmse(true: Vector, predicted: Vector) -> float:
     return float(np.sqrt(np.mean((true - predicted) ** 2)))
 
 
+def selection_score(true: Vector, predicted: Vector) -> float:
+    """Return the mean of R^2 and tau, by which epochs and settings are chosen on validation networks.
+
+    R^2 hangs on the few bad networks, tau on the many good ones. Minus infinity if a prediction is not finite.
+    """
+    return (r2(true, predicted) + kendall_tau(true, predicted)) / 2 if np.isfinite(predicted).all() else -np.inf
+
+
 METRICS: dict[str, Callable[[Vector, Vector], float]] = {
     "r2": r2,
     "kendall_tau": kendall_tau,

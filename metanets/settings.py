@@ -23,7 +23,7 @@ class Settings(BaseModel):
     """Everything about a training that is not the metanetwork itself.
 
     Arguments:
-        epochs: passes over the training networks; the best by validation R^2 counts, the start included.
+        epochs: passes over the training networks; the best by validation counts, the start included.
         steps: at least so many of the optimiser; each epoch then passes over few training networks several times.
         patience: epochs without a better one after which training ends; None: none.
         batch_size: networks a step.

@@ -19,6 +19,7 @@ from torch.nn.functional import smooth_l1_loss
 from torch.utils.data import Dataset
 
 from metanets.datasets import Examples, Networks
+from metanets.metrics import selection_score
 from metanets.settings import Settings
 from zoo.seeds import rng_for, seed_for
 
@@ -96,13 +97,12 @@ class Trainees:
             return self.network(x[0] if isinstance(x, Tensor) else x).view(1, -1)
         return vmap(lambda own, inputs: functional_call(self.network, own, (inputs,)).flatten())(self.state, x)
 
-    def stacked(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return tensors of a network as `(S, ...)`."""
-        return list(tensors) if self.together else [tensor[None] for tensor in tensors]
-
     def clip(self, norm: float) -> None:
         """Shorten the gradient of each network to at most `norm`."""
-        gradients = self.stacked([p.grad for p in self.parameters.values() if p.grad is not None])
+        if not self.together:
+            nn.utils.clip_grad_norm_(self.parameters.values(), norm)
+            return
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         total = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
         share = (norm / (total + 1e-6)).clamp(max=1)
         for gradient in gradients:
@@ -110,7 +110,8 @@ class Trainees:
 
     def snapshot(self) -> list[Tensor]:
         """Return a copy of all parameters and buffers, `(S, ...)`."""
-        return [tensor.detach().clone() for tensor in self.stacked(list(self.state.values()))]
+        state = [tensor.detach().clone() for tensor in self.state.values()]
+        return state if self.together else [tensor[None] for tensor in state]
 
 
 def keep_freed_memory() -> None:
@@ -143,7 +144,7 @@ def fit(
         networks: one for each seed, of one class; any modules that take what the examples hold, batched. Several
             train as one stack, so they take tensors.
         examples: to learn from; a data set, too, of pairs `(x, y)` or of graphs with a `y`.
-        validation: to choose the epoch by, the greatest R^2.
+        validation: to choose the epoch by, the greatest `metanets.metrics.selection_score`.
         settings: of the training.
         seeds: of the order in which examples are seen.
         share: whether targets lie between 0 and 1.
@@ -162,16 +163,16 @@ def fit(
     rate = settings.learning_rate or float(getattr(networks[0], "learning_rate", 1e-3))
     optimizer = torch.optim.AdamW(trainees.parameters.values(), rate, weight_decay=settings.weight_decay, fused=True)
     best, best_epoch = trainees.snapshot(), np.zeros(len(seeds), int)
-    best_r2, epoch = _validate(trainees, head, validation), 0
+    best_score, epoch = _validate(trainees, head, validation), 0
     for epoch in range(1, settings.epochs + 1):
         if settings.schedule == "cosine":
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
         _train_epoch(trainees, head, examples, settings, optimizer, seeds, epoch)
         waiting = settings.patience is None or epoch - best_epoch <= settings.patience
-        better = ((now := _validate(trainees, head, validation)) > best_r2) & waiting
+        better = ((now := _validate(trainees, head, validation)) > best_score) & waiting
         for kept, latest in zip(best, trainees.snapshot(), strict=True):
             kept[better] = latest[better]
-        best_r2, best_epoch = np.where(better, now, best_r2), np.where(better, epoch, best_epoch)
+        best_score, best_epoch = np.where(better, now, best_score), np.where(better, epoch, best_epoch)
         if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
             break
     for s, network in enumerate(networks):
@@ -215,12 +216,10 @@ def _train_epoch(
 
 @torch.no_grad()
 def _validate(trainees: Trainees, head: Head, validation: Examples) -> Float[np.ndarray, " seeds"]:
-    """Return the R^2 of each network; of one that is no longer finite, minus infinity."""
+    """Return the `selection_score` of each network."""
     trainees.network.eval()
     seeds, predicted = len(trainees.networks), []
     for index in torch.arange(len(validation)).split(EVALUATION_BATCH):
         predicted.append(head(trainees(validation.take(index.expand(seeds, -1)))))
-    y = validation.y
-    errors = (torch.cat(predicted, 1) - y).square().sum(1)
-    r2 = 1 - errors / (y - y.mean()).square().sum()
-    return r2.nan_to_num(nan=-torch.inf).cpu().numpy()
+    true = validation.y.cpu().numpy()
+    return np.array([selection_score(true, own) for own in torch.cat(predicted, 1).cpu().numpy()])

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from metanets.metanet import train_model
-from metanets.metrics import kendall_tau, r2
+from metanets.metrics import kendall_tau, r2, selection_score
 from metanets.models import MODELS
 from metanets.settings import Settings
 from zoo.errors import TaskError, nearest
@@ -22,16 +22,12 @@ SPACE: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings, and what one training of theirs reached on the validation networks."""
+    """Settings, and what one training of theirs reached on the validation networks; the greatest score is best."""
 
     settings: Settings
     r2: float
     kendall_tau: float
-
-    @property
-    def score(self) -> float:
-        """The mean of both: R^2 hangs on the few bad networks, tau on the many good ones."""
-        return (self.r2 + self.kendall_tau) / 2
+    score: float
 
 
 def search(
@@ -70,7 +66,7 @@ def search(
         index = zoo.index(treatment, "validation")
         true = zoo.field(treatment, f"metrics/{task}")[index].astype(float)
         predicted = metanet.predict(zoo.rows(treatment, index)).double().numpy()
-        found.append(Trial(settings, r2(true, predicted), kendall_tau(true, predicted)))
+        found.append(Trial(settings, *(metric(true, predicted) for metric in (r2, kendall_tau, selection_score))))
         progress(found[-1])
     return sorted(found, key=lambda trial: -trial.score)
 

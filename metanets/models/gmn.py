@@ -12,11 +12,11 @@ from torch_geometric.nn import MLP, MessagePassing
 
 from metanets.graph import KINDS, EdgeMean
 from metanets.inputs import Reader
-from metanets.models.graph import EdgeUpdate, GraphMetanetwork
+from metanets.models.graph import GraphMetanetwork
 
 
 class Layer(MessagePassing):
-    """A node takes in the means of its incoming and outgoing edges of each kind, then an edge its two ends.
+    """A node takes in the means of its incoming and outgoing edges of each kind.
 
     Arguments:
         hidden: size of node and edge states.
@@ -25,21 +25,19 @@ class Layer(MessagePassing):
     def __init__(self, hidden: int) -> None:
         super().__init__(aggr=EdgeMean(), node_dim=0)
         self.node = MLP([3 * hidden, 2 * hidden, hidden], norm=None)
-        self.edge = EdgeUpdate(hidden)
 
     def forward(
         self,
         nodes: Float[Tensor, "nodes *#networks hidden"],
         edges: Float[Tensor, "edges *#networks hidden"],
         graph: Data,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the new states of nodes and edges."""
-        kind, size = graph.edge_code[:, : len(KINDS)].argmax(1), (len(nodes), len(nodes))
-        incoming = self.propagate(graph.edge_index, edges=edges, kind=kind, size=size)
-        outgoing = self.propagate(graph.edge_index.flip(0), edges=edges, kind=kind, size=size)
+    ) -> Float[Tensor, "nodes *networks hidden"]:
+        """Return the new states of nodes."""
+        own = {"edges": edges, "kind": graph.edge_kind, "size": (len(nodes), len(nodes))}
+        incoming = self.propagate(graph.edge_index, **own)
+        outgoing = self.propagate(graph.edge_index.flip(0), **own)
         nodes = nodes.expand_as(incoming)
-        nodes = nodes + self.node(torch.cat([nodes, incoming, outgoing], -1))
-        return nodes, self.edge(nodes, edges, graph.edge_index)
+        return nodes + self.node(torch.cat([nodes, incoming, outgoing], -1))
 
     def message(self, edges: Tensor) -> Tensor:
         """Send an edge's state to its nodes."""

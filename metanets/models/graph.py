@@ -1,5 +1,7 @@
 """What graph metanetworks share: how a parameter graph is encoded, and how one number is read off it."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,41 +17,39 @@ TINY = 1e-6  # keeps the logarithm of squares finite
 
 
 class GraphMetanetwork(Metanetwork):
-    """Encodes nodes and edges, lets `layers` update them, and reads off means over each tensor's edges.
+    """Encodes nodes and edges, updates nodes by their edges and edges by their nodes in turns, and reads off both.
 
     Node states are `(nodes, N, hidden)` and edge states `(E, N, hidden)`, or `(nodes, hidden)` and `(E, hidden)` for
-    a disjoint union; layers act on the last dimension, so they need not know. Inputs and classes have states of their
-    own to begin with, hidden units of a layer all the same. Read off are the mean and the logarithm of the root mean
-    square over each tensor's edges, as encoded and as updated (Xu et al. 2018, *Representation Learning on Graphs with
-    Jumping Knowledge Networks*). What a tensor gives is averaged over tensors, so that networks of any depth can be
-    read.
+    a disjoint union; all acts on the last dimension, so nothing else need know. Inputs and classes have states of
+    their own to begin with, hidden units of a layer all the same. Read off are the edges of each tensor as encoded, and
+    the nodes of each axis as updated in the end (Xu et al. 2018, *Representation Learning on Graphs with Jumping
+    Knowledge Networks*).
 
     Arguments:
         reader: of networks whose graph is shared; those of a disjoint union have as many inputs, classes and kernel
             entries.
         hidden: size of all states.
-        layers: how nodes and edges are updated: called with node states, edge states and the graph, each returns
-            new node and edge states.
+        layers: how nodes are updated: called with node states, edge states and the graph, each returns new node states.
     """
 
     reads = "tensors"
 
-    def __init__(self, reader: Reader, hidden: int, layers: list[nn.Module]) -> None:
+    def __init__(self, reader: Reader, hidden: int, layers: Sequence[nn.Module]) -> None:
         super().__init__(reader)
         self.graph = ParameterGraph(reader.layout, reader.trainable)
         self.at_once = max(1, CACHE // (4 * hidden * len(self.graph.columns)))
-        codes, kernel = self.graph.edge_code.shape[1], self.graph.columns.shape[1]
+        node_codes, edge_codes = self.graph.x.shape[1], self.graph.edge_code.shape[1]
         self.unit = nn.Embedding(int(self.graph.unit.max()) + 1, hidden)
         nn.init.normal_(self.unit.weight, std=0.1)  # at first, what a unit is drowns no weights
-        self.node_code = nn.Linear(self.graph.x.shape[1], hidden, bias=False)
-        self.edge_code = nn.Linear(codes, hidden)
-        self.edge_value = nn.Linear(kernel, hidden, bias=False)
+        self.node_code = nn.Linear(node_codes, hidden, bias=False)
+        self.edge_code = nn.Linear(edge_codes, hidden)
+        kernel = self.graph.columns.shape[1]
+        self.edge_value = nn.Parameter(torch.empty(kernel, hidden).uniform_(-1, 1) / kernel**0.5)  # as of `nn.Linear`
         self.edge = nn.Linear(hidden, hidden)
         self.layers = nn.ModuleList(layers)
-        self.mean = EdgeMean()
-        self.norm = RunningNorm(4 * hidden)
-        self.tensor = MLP([4 * hidden + codes, 4 * hidden, 4 * hidden], norm=None)
-        self.head = MLP([4 * hidden, 4 * hidden, 1], norm=None)
+        self.edge_updates = nn.ModuleList(EdgeUpdate(hidden) for _ in layers[1:])
+        self.read_edges, self.read_nodes = ReadOff(hidden, edge_codes), ReadOff(hidden, node_codes)
+        self.head = MLP([8 * hidden, 4 * hidden, 1], norm=None)
 
     def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, " networks"]:
         """Predict one number for each row, or each graph of a disjoint union."""
@@ -57,28 +57,60 @@ class GraphMetanetwork(Metanetwork):
         nodes, code = self.node_code(graph.x) + self.unit(graph.unit), self.edge_code(graph.edge_code)
         if graph.edge_attr.ndim == 3:
             nodes, code = nodes[:, None], code[:, None]
-        edges = first = self.edge((self.edge_value(graph.edge_attr) + code).relu())
-        for layer in self.layers:
-            nodes, edges = layer(nodes, edges, graph)
-        return self.head(self._read_off([first, edges], graph)).flatten()
+        edges = self.edge((graph.edge_attr @ self.edge_value + code).relu())
+        of_edges = self.read_edges(edges, graph.edge_code, graph.edge_tensor, _graph_of_edges(graph))
+        for number, layer in enumerate(self.layers):
+            if number:
+                edges = self.edge_updates[number - 1](nodes, edges, graph.edge_index)
+            nodes = layer(nodes, edges, graph)
+        of_nodes = self.read_nodes(nodes, graph.x, graph.axis, graph.batch)
+        return self.head(torch.cat([of_edges, of_nodes], -1)).flatten()
 
-    def _read_off(self, states: list[Tensor], graph: Data) -> Tensor:
-        """Return what all tensors of a network give together, `(1, N, 4 hidden)` or `(graphs, 4 hidden)`."""
-        graphs, tensors = 1, int(graph.edge_tensor.max()) + 1
-        group = graph.edge_tensor
-        if graph.batch is not None:
-            graphs = graph.num_graphs
-            group = group + tensors * graph.batch[graph.edge_index[0]]
-        size = graphs * tensors
-        pooled = [self.mean(edges.relu(), group, dim_size=size) for edges in states]  # (size, *networks, hidden)
-        pooled += [(self.mean(edges.square(), group, dim_size=size) + TINY).log() / 2 for edges in states]
-        code = self.mean(graph.edge_code, group, dim_size=size)
-        present = group.bincount(minlength=size) > 0  # a shallower network has fewer tensors
-        features = self.norm(torch.cat(pooled, -1)[present])
-        code = code[present].view(len(features), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
-        read = self.tensor(torch.cat([features, code], -1))
-        network = torch.arange(size, device=group.device)[present] // tensors
-        return self.mean(read, network, dim_size=graphs)
+
+def _graph_of_edges(graph: Data) -> Tensor | None:
+    """Return which graph of a disjoint union each edge is in."""
+    return None if graph.batch is None else graph.batch[graph.edge_index[0]]
+
+
+class ReadOff(nn.Module):
+    """Reads what edges or nodes of a network give together, whatever their number and order.
+
+    Of the states in each group (the edges of a tensor, the nodes of an axis) it takes the mean of the positive part
+    and the logarithm of the root mean square; what groups give is averaged, so that networks of any depth can be read.
+
+    Arguments:
+        hidden: size of a state.
+        codes: size of what tells groups apart.
+    """
+
+    def __init__(self, hidden: int, codes: int) -> None:
+        super().__init__()
+        self.norm = RunningNorm(2 * hidden)
+        self.mean = EdgeMean()
+        self.group = MLP([2 * hidden + codes, 4 * hidden, 4 * hidden], norm=None)
+
+    def forward(
+        self,
+        states: Float[Tensor, "states *networks hidden"],
+        code: Float[Tensor, "states codes"],
+        group: Int[Tensor, " states"],
+        graph: Int[Tensor, " states"] | None,
+    ) -> Float[Tensor, "*graphs read"]:
+        """Return `(N, 4 hidden)`, or `(graphs, 4 hidden)` if `graph` says which graph of a union a state is in."""
+        groups, graphs = int(group.max()) + 1, 1 if graph is None else int(graph.max()) + 1
+        if graph is not None:
+            group = group + groups * graph
+        count = group.bincount(minlength=groups * graphs)
+        present = count > 0  # a shallower network has fewer groups
+        mean, square, code = (
+            self.mean(x, group, dim_size=len(count))[present] for x in (states.relu(), states.square(), code)
+        )
+        features = self.norm(torch.cat([mean, (square + TINY).log() / 2], -1))
+        code = code.view(len(code), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
+        read = self.group(torch.cat([features, code], -1))
+        network = torch.arange(len(count), device=group.device)[present] // groups
+        read = self.mean(read, network, dim_size=graphs)
+        return read[0] if graph is None else read
 
 
 class EdgeUpdate(MessagePassing):
@@ -107,9 +139,10 @@ class EdgeUpdate(MessagePassing):
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
         """Return an edge's new state."""
-        # In place where nothing else needs the tensor, since memory is what takes the time; not in what a linear map
-        # gives, which is a view, whose way back would copy it for each change.
-        return edges + self.edge_out((self.edge_in(edges) + source_j).add_(target_i).relu_())
+        # Memory is what takes the time: products add to a sum, in place where nothing else needs the tensor.
+        flat, ends = edges.flatten(0, -2), source_j.add_(target_i).flatten(0, -2)
+        hidden = torch.addmm(ends, flat, self.edge_in.weight.T).relu_()
+        return torch.addmm(flat, hidden, self.edge_out.weight.T).view_as(edges)
 
 
 class RunningNorm(nn.Module):

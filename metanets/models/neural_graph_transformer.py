@@ -14,7 +14,7 @@ from torch_geometric.nn import MLP, MessagePassing
 from torch_geometric.utils import softmax
 
 from metanets.inputs import Reader
-from metanets.models.graph import EdgeUpdate, GraphMetanetwork
+from metanets.models.graph import GraphMetanetwork
 
 
 class Attention(MessagePassing):
@@ -60,7 +60,7 @@ class Attention(MessagePassing):
 
 
 class Layer(nn.Module):
-    """Attention and a feed-forward block update a node; then an edge takes in its two ends.
+    """Attention and a feed-forward block update a node.
 
     Arguments:
         hidden: size of node and edge states.
@@ -73,20 +73,18 @@ class Layer(nn.Module):
         self.attended = nn.Linear(hidden, hidden)
         self.feed_forward = MLP([hidden, 2 * hidden, hidden], norm=None, act="gelu")
         self.attended_norm, self.node_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.edge = EdgeUpdate(hidden)
 
     def forward(
         self,
         nodes: Float[Tensor, "nodes *#networks hidden"],
         edges: Float[Tensor, "edges *#networks hidden"],
         graph: Data,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the new states of nodes and edges."""
+    ) -> Float[Tensor, "nodes *networks hidden"]:
+        """Return the new states of nodes."""
         incoming = self.incoming(nodes, edges, graph.edge_index)
         outgoing = self.outgoing(nodes, edges, graph.edge_index.flip(0))
         nodes = self.attended_norm(nodes + self.attended(torch.cat([incoming, outgoing], -1)))
-        nodes = self.node_norm(nodes + self.feed_forward(nodes))
-        return nodes, self.edge(nodes, edges, graph.edge_index)
+        return self.node_norm(nodes + self.feed_forward(nodes))
 
 
 class NeuralGraphTransformer(GraphMetanetwork):

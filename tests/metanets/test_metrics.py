@@ -3,7 +3,17 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from metanets.metrics import METRICS, Estimate, difference, estimate, kendall_tau, kendall_tau_of_good, r2, rmse
+from metanets.metrics import (
+    METRICS,
+    Estimate,
+    difference,
+    estimate,
+    kendall_tau,
+    kendall_tau_of_good,
+    r2,
+    rmse,
+    selection_score,
+)
 
 
 def true_and_predicted(ties):
@@ -56,6 +66,16 @@ def test_rmse_is_in_the_units_of_the_target():
     assert rmse(true, true + 0.25) == pytest.approx(0.25)
     assert rmse(100 * true, 100 * predicted) == pytest.approx(100 * rmse(true, predicted))
     assert r2(true, predicted) == pytest.approx(1 - rmse(true, predicted) ** 2 / true.var())
+
+
+def test_epochs_are_chosen_by_size_of_errors_and_by_order_alike_and_never_where_predictions_are_not_finite():
+    true, predicted = true_and_predicted(ties=False)
+    assert selection_score(true, true) == 1
+    assert selection_score(true, predicted) == pytest.approx((r2(true, predicted) + kendall_tau(true, predicted)) / 2)
+    constant = np.full_like(true, true.mean())
+    assert selection_score(true, constant) == pytest.approx(0)
+    assert selection_score(true, np.where(true == true.max(), np.nan, true)) == -np.inf
+    assert selection_score(true, np.where(true == true.max(), np.inf, true)) == -np.inf
 
 
 def test_predictions_all_the_same_have_kendall_tau_zero():
