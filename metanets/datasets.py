@@ -105,44 +105,52 @@ def split_index(zoo: Zoo, treatment: str, split: Split, networks: int | None = N
     return index
 
 
-def read_zoo(
+def split_targets(
+    zoo: Zoo, treatment: str, split: Split, task: str, networks: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return which networks are in a split, see `split_index`, and what is to be predicted of them.
+
+    Raises:
+        TaskError: if there are fewer than two, or all have the same target.
+        ZooError: if the zoo has no such treatment or metric.
+    """
+    index = split_index(zoo, treatment, split, networks)
+    y = zoo.field(treatment, f"metrics/{task}")[index].astype(np.float32)
+    if (y == y[0]).all():
+        raise TaskError(f"{zoo.folder}: {treatment}'s {split} networks all have the same {task}; nothing to predict")
+    return index, y
+
+
+def read_split(
     zoo: Zoo,
     treatment: str,
+    split: Split,
     reader: Reader,
     *,
     task: str = "test_accuracy",
-    train_networks: int | None = None,
+    networks: int | None = None,
     augment: bool = False,
-) -> dict[Split, Examples]:
-    """Read the three splits of a treatment.
+) -> Examples:
+    """Read the networks of a split, those that diverged left out.
 
     Arguments:
-        zoo: the networks; those that diverged are left out.
-        treatment: whose.
+        zoo, treatment, split: which networks.
         reader: what is read of them.
         task: what is to be predicted, a metric of the zoo.
-        train_networks: the first so many training networks only.
-        augment: whether training networks are shown permuted.
+        networks: the first so many only.
+        augment: whether they are shown permuted while a metanetwork learns from them.
 
     Raises:
-        TaskError: if a split has fewer than two networks, all have the same target, or the treatment has no symmetry
-            by which to permute.
+        TaskError: if there are fewer than two networks, all have the same target, or the treatment has no symmetry by
+            which to permute.
         ZooError: if the zoo has no such treatment or metric.
     """
     if augment and zoo.treated(treatment).held:
         raise TaskError(f"augment: permuting changes what networks under {treatment} compute; leave it out")
-    targets = torch.from_numpy(zoo.field(treatment, f"metrics/{task}").astype(np.float32))
-    splits: dict[Split, Examples] = {}
-    for split in SPLITS:
-        index = split_index(zoo, treatment, split, train_networks if split == "train" else None)
-        if len(targets[index].unique()) == 1:
-            raise TaskError(
-                f"{zoo.folder}: {treatment}'s {split} networks all have the same {task}; nothing to predict"
-            )
-        rows = zoo.rows(treatment, index).to(reader.mean.device)
-        x, y = reader(rows), targets[index].to(rows.device)
-        splits[split] = OrbitExamples(x, y, rows, reader) if augment and split == "train" else Examples(x, y)
-    return splits
+    index, targets = split_targets(zoo, treatment, split, task, networks)
+    rows = zoo.rows(treatment, index).to(reader.mean.device)
+    x, y = reader(rows), torch.from_numpy(targets).to(rows.device)
+    return OrbitExamples(x, y, rows, reader) if augment else Examples(x, y)
 
 
 def fit_reader(zoo: Zoo, treatment: str, reads: str, *, fixed: bool = False) -> Reader:
@@ -176,7 +184,7 @@ class ZooRows(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         fixed: bool = False,
     ) -> None:
         reader = fit_reader(zoo, treatment, reads, fixed=fixed)
-        examples = read_zoo(zoo, treatment, reader, task=target)[split]
+        examples = read_split(zoo, treatment, split, reader, task=target)
         self.x, self.y = torch.as_tensor(examples.x), examples.y
 
     def __len__(self) -> int:
@@ -207,7 +215,7 @@ class ZooDataset(GraphDataset):
     ) -> None:
         super().__init__(transform=transform)
         reader = fit_reader(zoo, treatment, "tensors")
-        examples = read_zoo(zoo, treatment, reader, task=target)[split]
+        examples = read_split(zoo, treatment, split, reader, task=target)
         self.graph, self.rows, self.y = ParameterGraph(reader.layout, reader.trainable), examples.x, examples.y
 
     def len(self) -> int:

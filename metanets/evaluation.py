@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 
-from metanets.datasets import Examples, Networks, split_index
+from metanets.datasets import Examples, Networks, Split, split_index, split_targets
 from metanets.metanet import Metanet, train_model
 from metanets.metrics import METRICS, Estimate, estimate
 from metanets.models import MODELS
@@ -100,36 +99,39 @@ def evaluate_model(
         known = [*REFERENCES, *MODELS]
         raise TaskError(f"model: no metanetwork {model!r}{nearest(model, known)}; there are {', '.join(known)}")
     settings, tested_on = settings or Settings.best(model, task), test_on or treatment
-    index = {
-        "train": split_index(zoo, treatment, "train", train_networks),
-        "validation": split_index(zoo, treatment, "validation"),
-        "test": split_index(zoo, tested_on, "test"),
+    told: dict[Split, Examples] = {
+        "train": _told(zoo, treatment, "train", task, train_networks),
+        "validation": _told(zoo, treatment, "validation", task),
+        "test": _told(zoo, tested_on, "test", task),
     }
-    true = zoo.field(tested_on, f"metrics/{task}")[index["test"]]
     trained: list[Metanet] = []
     seconds: dict[str, float] = {}
     if model in REFERENCES:
-        places = {"train": treatment, "validation": treatment, "test": tested_on}
-        told = {split: _told(zoo, places[split], index[split], task) for split in index}
         predicted = REFERENCES[model](told, seeds)
     else:
-        fixed = fixed or test_on is not None
-        options: dict[str, Any] = {"train_networks": train_networks, "device": device, "progress": progress}
         began = time.perf_counter()
         trained = train_model(
-            zoo, treatment, model, task=task, seeds=range(seeds), fixed=fixed, settings=settings, **options
+            zoo,
+            treatment,
+            model,
+            task=task,
+            seeds=range(seeds),
+            fixed=fixed or test_on is not None,
+            settings=settings,
+            train_networks=train_networks,
+            device=device,
+            progress=progress,
         )
-        seconds["training"] = (time.perf_counter() - began) / seeds
-        epochs = float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
-        seconds["epoch"] = seconds["training"] / max(1, epochs * settings.passes(len(index["train"])))
-        rows = zoo.rows(tested_on, index["test"])
+        seconds = _seconds(time.perf_counter() - began, trained, settings.passes(len(told["train"])))
+        rows = zoo.rows(tested_on, split_index(zoo, tested_on, "test"))
         predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
+    true = told["test"].y.numpy()
     result = Result(
         model=model,
         treatment=treatment,
         task=task,
         tested_on=tested_on,
-        networks={split: len(networks) for split, networks in index.items()},
+        networks={split: len(networks) for split, networks in told.items()},
         seeds=seeds,
         parameters=sum(p.numel() for p in trained[0].predictor.network.parameters()) if trained else 0,
         seconds=seconds,
@@ -142,19 +144,26 @@ def evaluate_model(
     return result, trained
 
 
-def _told(zoo: Zoo, treatment: str, index: NDArray[np.int64], task: str) -> Examples:
-    """Return what recipes say of networks, and their targets."""
+def _told(zoo: Zoo, treatment: str, split: Split, task: str, networks: int | None = None) -> Examples:
+    """Return what recipes say of a split's networks, `x (N, hyperparameters)`, and their targets."""
+    index, y = split_targets(zoo, treatment, split, task, networks)
     names = [name for name in zoo.fields(treatment) if name.startswith("hyperparameters/")]
     x = np.stack([zoo.field(treatment, name)[index] for name in names], 1) if names else np.zeros((len(index), 0))
-    y = zoo.field(treatment, f"metrics/{task}")[index]
-    return Examples(*(torch.from_numpy(values.astype(np.float32)) for values in (x, y)))
+    return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y))
 
 
-def _mean(told: dict[str, Examples], seeds: int) -> Predictions:
+def _seconds(total: float, trained: list[Metanet], passes: int) -> dict[str, float]:
+    """Return the seconds of one training, and for each pass over its training networks."""
+    training = total / len(trained)
+    epochs = float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
+    return {"training": training, "epoch": training / max(1, epochs * passes)}
+
+
+def _mean(told: dict[Split, Examples], seeds: int) -> Predictions:
     return np.full((seeds, len(told["test"])), float(told["train"].y.mean()), np.float32)
 
 
-def _hyperparameters(told: dict[str, Examples], seeds: int) -> Predictions:
+def _hyperparameters(told: dict[Split, Examples], seeds: int) -> Predictions:
     trees = [Boosted() for _ in range(seeds)]
     predictors = fit(trees, told["train"], told["validation"], seeds=range(seeds))
     return torch.stack([predictor(told["test"]) for predictor in predictors]).numpy()
@@ -162,7 +171,7 @@ def _hyperparameters(told: dict[str, Examples], seeds: int) -> Predictions:
 
 # What a metanetwork is compared with, which reads no weights: the train split's mean for all, and gradient boosting
 # that is told the hyperparameters.
-REFERENCES: dict[str, Callable[[dict[str, Examples], int], Predictions]] = {
+REFERENCES: dict[str, Callable[[dict[Split, Examples], int], Predictions]] = {
     "mean": _mean,
     "hyperparameters": _hyperparameters,
 }

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from metanets.datasets import Examples, fit_reader, read_zoo
+from metanets.datasets import Examples, fit_reader, read_split
 from metanets.inputs import READERS, Reader
 from metanets.models import MODELS
 from metanets.settings import Settings
@@ -179,9 +179,9 @@ def train_model(
         raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are {', '.join(MODELS)}")
     kind, settings = MODELS[model], settings or Settings.best(model, task)
     reader = fit_reader(zoo, treatment, kind.reads, fixed=fixed).to(device)
-    splits = read_zoo(
-        zoo, treatment, reader, task=task, train_networks=train_networks, augment=settings.augment == "permute"
-    )
+    augment = settings.augment == "permute"
+    train = read_split(zoo, treatment, "train", reader, task=task, networks=train_networks, augment=augment)
+    validation = read_split(zoo, treatment, "validation", reader, task=task)
     try:
         networks = [build(lambda: kind(reader, **settings.options), seed).to(device) for seed in seeds]
     except TypeError as error:
@@ -189,9 +189,7 @@ def train_model(
     predictors = []
     for some in [slice(None)] if kind.stacks else [slice(s, s + 1) for s in range(len(seeds))]:
         share = task.endswith("accuracy")
-        predictors += fit(
-            networks[some], splits["train"], splits["validation"], settings, seeds=seeds[some], share=share
-        )
+        predictors += fit(networks[some], train, validation, settings, seeds=seeds[some], share=share)
         progress(len(seeds[some]))
     described: dict[str, Any] = {
         "model": model,

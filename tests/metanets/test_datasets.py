@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.loader import DataLoader as GraphLoader
 from torch_geometric.transforms import Constant
 
-from metanets.datasets import SPLITS, Examples, OrbitExamples, ZooDataset, ZooRows, fit_reader, read_zoo
+from metanets.datasets import SPLITS, Examples, OrbitExamples, ZooDataset, ZooRows, fit_reader, read_split
 from metanets.inputs import READERS
 from metanets.metanet import train_model
 from metanets.settings import Settings
@@ -18,8 +18,8 @@ TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 EVERY_SPLIT = pytest.mark.parametrize("split", SPLITS)
 
 
-def read(zoo, treatment="standard", reads="rows", **options):
-    return read_zoo(zoo, treatment, fit_reader(zoo, treatment, reads), **options)
+def read(zoo, split, treatment="standard", reads="rows", **options):
+    return read_split(zoo, treatment, split, fit_reader(zoo, treatment, reads), **options)
 
 
 def targets(zoo, treatment, split, task="test_accuracy"):
@@ -29,20 +29,19 @@ def targets(zoo, treatment, split, task="test_accuracy"):
 @TREATMENT
 @pytest.mark.parametrize("task", ["test_accuracy", "test_loss"])
 def test_splits_have_the_networks_and_targets_of_the_zoo(planted_zoo, treatment, task):
-    splits, reader = read(planted_zoo, treatment, task=task), fit_reader(planted_zoo, treatment, "rows")
-    for split, examples in splits.items():
+    reader, networks = fit_reader(planted_zoo, treatment, "rows"), 0
+    for split in SPLITS:
+        examples = read(planted_zoo, split, treatment, task=task)
         assert torch.equal(examples.y, targets(planted_zoo, treatment, split, task))
         assert torch.equal(examples.x, reader(planted_zoo.rows(treatment, planted_zoo.index(treatment, split))))
-    assert tuple(splits) == SPLITS
-    assert sum(map(len, splits.values())) == len(planted_zoo)
+        networks += len(examples)
+    assert networks == len(planted_zoo)
 
 
-def test_fewer_training_networks_are_the_first_of_them_and_leave_the_other_splits_alone(planted_zoo):
-    all_, few = read(planted_zoo), read(planted_zoo, train_networks=7)
-    assert torch.equal(few["train"].x, all_["train"].x[:7])
-    assert torch.equal(few["train"].y, all_["train"].y[:7])
-    for split in ("validation", "test"):
-        assert torch.equal(few[split].x, all_[split].x)
+def test_fewer_networks_are_the_first_of_them(planted_zoo):
+    all_, few = read(planted_zoo, "train"), read(planted_zoo, "train", networks=7)
+    assert torch.equal(few.x, all_.x[:7])
+    assert torch.equal(few.y, all_.y[:7])
 
 
 def test_diverged_networks_are_left_out(plant_zoo, planted_zoo):
@@ -53,10 +52,11 @@ def test_diverged_networks_are_left_out(plant_zoo, planted_zoo):
             arrays["weights"][first] = np.nan
             arrays["metrics/test_accuracy"][first] = np.nan
 
-    kept, original = read(plant_zoo(change)), read(planted_zoo)
+    zoo = plant_zoo(change)
     for split in SPLITS:
-        assert kept[split].x.isfinite().all()
-        assert torch.equal(kept[split].y, original[split].y[1:])
+        kept = read(zoo, split)
+        assert kept.x.isfinite().all()
+        assert torch.equal(kept.y, read(planted_zoo, split).y[1:])
 
 
 @EVERY_SPLIT
@@ -68,10 +68,10 @@ def test_a_split_without_networks_to_compare_is_too_small(plant_zoo, split, netw
     zoo = plant_zoo(change, pairs=40)
     reader = READERS["rows"].of(zoo.treated("standard"))
     with pytest.raises(TaskError, match=f"standard has {networks} networks in its {split} split; generate more pairs"):
-        read_zoo(zoo, "standard", reader)
+        read_split(zoo, "standard", split, reader)
     for dataset in (ZooRows, ZooDataset):
         with pytest.raises(TaskError, match=f"standard has {networks} networks in its {split} split"):
-            dataset(zoo, "standard", "train")
+            dataset(zoo, "standard", split)
 
 
 @EVERY_SPLIT
@@ -82,21 +82,21 @@ def test_targets_that_are_all_the_same_are_no_task(plant_zoo, split, value):
 
     zoo = plant_zoo(change)
     with pytest.raises(TaskError, match=f"{split} networks all have the same test_accuracy"):
-        read(zoo)
-    assert read(zoo, task="test_loss")["train"].y.std() > 0
+        read(zoo, split)
+    assert read(zoo, split, task="test_loss").y.std() > 0
 
 
 def test_unknown_treatments_and_metrics_are_named(planted_zoo):
     with pytest.raises(ZooError, match="has no treatment 'syre'; it has standard, w_asymmetric"):
         fit_reader(planted_zoo, "syre", "rows")
     with pytest.raises(ZooError, match="has no field 'metrics/beauty'"):
-        read(planted_zoo, task="beauty")
+        read(planted_zoo, "train", task="beauty")
 
 
 @TREATMENT
 @pytest.mark.parametrize("reads", READERS)
 def test_rows_go_through_the_loader_of_torch(planted_zoo, treatment, reads):
-    examples = read(planted_zoo, treatment, reads)["validation"]
+    examples = read(planted_zoo, "validation", treatment, reads)
     dataset = ZooRows(planted_zoo, treatment, "validation", reads=reads)
     x, y = zip(*DataLoader(dataset, batch_size=7), strict=True)
     assert [len(part) for part in y[:-1]] == [7] * (len(dataset) // 7)
@@ -158,7 +158,7 @@ def test_examples_collect_pairs_and_graphs(planted_zoo):
 
 def test_augmented_examples_are_other_networks_of_the_same_function(planted_zoo):
     reader = fit_reader(planted_zoo, "standard", "tensors")
-    examples = read_zoo(planted_zoo, "standard", reader, augment=True)["train"]
+    examples = read_split(planted_zoo, "standard", "train", reader, augment=True)
     assert isinstance(examples, OrbitExamples)
     index = torch.arange(6).view(2, 3)
     shown = examples.take(index, [np.random.default_rng(seed) for seed in (0, 1)])
@@ -173,14 +173,13 @@ def test_augmented_examples_are_other_networks_of_the_same_function(planted_zoo)
     assert (before[0] - before[1]).abs().max() > 0.1
 
 
-def test_augmentation_is_for_training_alone_and_driven_by_each_seed(planted_zoo):
-    splits = read(planted_zoo, reads="tensors", augment=True)
-    assert [isinstance(splits[split], OrbitExamples) for split in SPLITS] == [True, False, False]
+def test_augmentation_is_driven_by_each_seed_and_absent_without(planted_zoo):
+    examples = read(planted_zoo, "train", reads="tensors", augment=True)
     index = torch.arange(4)[None]
-    first, again, other = (splits["train"].take(index, [np.random.default_rng(seed)]) for seed in (0, 0, 1))
+    first, again, other = (examples.take(index, [np.random.default_rng(seed)]) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(splits["train"].take(index), splits["train"].x[index])
+    assert torch.equal(examples.take(index), examples.x[index])
 
 
 def test_augmentation_needs_a_treatment_whose_functions_it_keeps(planted_zoo):
