@@ -146,7 +146,7 @@ def read_split(
         ZooError: if the zoo has no such treatment or metric.
     """
     if augment and zoo.treated(treatment).held:
-        raise TaskError(f"augment: permuting changes what networks under {treatment} compute; leave it out")
+        raise TaskError(f"augment: what {treatment} holds fixed has its place and is not permuted; leave it out")
     index, targets = split_targets(zoo, treatment, split, task, networks)
     rows = zoo.rows(treatment, index).to(reader.mean.device)
     x, y = reader(rows), torch.from_numpy(targets).to(rows.device)

@@ -1,0 +1,255 @@
+"""Brings networks into one order of units: permutes the hidden ones so that networks come as near as they can.
+
+All follows from the axes of a layout; nothing here knows of layers, whatever the architecture.
+
+Source: Ainsworth, Hayase, Srinivasa 2023, *Git Re-Basin: Merging Models modulo Permutation Symmetries*.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from zoo.errors import TaskError
+from zoo.parameters import ParameterLayout
+from zoo.stack import Stack, one_by_one
+
+Rows = Float[Tensor, "networks parameters"]
+Objective = Float[Tensor, " networks"]
+Found = dict[str, Int[Tensor, "networks units"]]  # of each hidden axis, as `ParameterLayout.permute` takes it
+
+METHODS = ("weights", "activations")
+EXAMPLES = 64  # run at once
+GAIN = 1e-6  # share of the objective below which a step is rounding
+SAME = 1e-3  # greatest difference of logits, as a share of the greatest logit, that is rounding
+
+
+def align(
+    stack: Stack,
+    targets: Stack,
+    x: Float[Tensor, "examples ..."],
+    rng: np.random.Generator,
+    *,
+    method: Literal["weights", "activations"] = "weights",
+    restarts: int = 1,
+) -> Stack:
+    """Permute the hidden units of networks so that they match those of others.
+
+    Arguments:
+        stack: to be permuted.
+        targets: one for each network, or one for all.
+        x: on which `activations` are matched, and either method is checked to leave logits as they were.
+        rng: of orders and starts, see `weight_matching`.
+        method: see `weight_matching` and `activation_matching`.
+        restarts: of `weight_matching`.
+
+    Raises:
+        TaskError: if permuting changes what the networks compute, as where units have activations of their own.
+    """
+    if method == "weights":
+        found = weight_matching(stack.layout, stack.rows, targets.rows, rng, restarts=restarts)
+    else:
+        found = activation_matching(stack, targets, x)
+    return permute(stack, found, x)
+
+
+@torch.no_grad()
+def permute(
+    stack: Stack, found: Mapping[str, Int[Tensor, "networks units"]], x: Float[Tensor, "examples ..."]
+) -> Stack:
+    """Permute networks and see to it, on data, that they still compute the same.
+
+    Raises:
+        TaskError: if they do not.
+    """
+    permuted = stack.permute(found)
+    before, after = stack.logits(x[:EXAMPLES]), permuted.logits(x[:EXAMPLES])
+    if not (after - before).abs().amax((1, 2)).le(SAME * before.abs().amax((1, 2))).all():
+        raise TaskError("permuting hidden units changes what these networks compute; align networks with symmetry")
+    return permuted
+
+
+def weight_matching(
+    layout: ParameterLayout,
+    rows: Rows,
+    targets: Float[Tensor, "#networks parameters"],
+    rng: np.random.Generator,
+    *,
+    restarts: int = 1,
+    progress: Callable[[Objective], object] = lambda objective: None,
+) -> Found:
+    """Find the permutations that bring networks nearest to others in weight space, by coordinate descent over axes.
+
+    While all other axes stand still, the permutation of one that makes `<target, permuted row>` greatest, and so the
+    distance least, solves a linear assignment. Axes take turns in random order until none gains any more. What is
+    found is the best within reach of the start only; of several starts the best counts, for each network by itself.
+
+    Arguments:
+        layout: of the rows.
+        rows: to be permuted.
+        targets: one for each row, or one for all.
+        rng: of the orders, and of the starts after the first, which is the order as it is.
+        restarts: how many starts.
+        progress: called with the objective of each network after each step.
+
+    Source: Ainsworth et al. 2023, algorithm 1.
+    """
+    targets = targets.expand_as(rows)
+    best, reached = _descend(layout, rows, targets, _identity(layout, len(rows)), rng, progress)
+    for _ in range(restarts - 1):
+        start = layout.random_permutations(rng, len(rows))
+        found, objective = _descend(layout, rows, targets, start, rng, progress)
+        better = objective > reached
+        best = {axis: torch.where(better[:, None], found[axis], best[axis]) for axis in best}
+        reached = torch.where(better, objective, reached)
+    return best
+
+
+def activation_matching(stack: Stack, targets: Stack, x: Float[Tensor, "examples ..."]) -> Found:
+    """Find for each axis the permutation that brings its units' activations nearest to those of other networks.
+
+    Arguments:
+        stack: to be permuted.
+        targets: one for each network, or one for all.
+        x: examples on which units are compared.
+
+    Source: Ainsworth et al. 2023, section 3.1.
+    """
+    sums: dict[str, Tensor] = {}
+    for examples in x.split(EXAMPLES):
+        of_targets = activations(targets, examples)
+        for axis, own in activations(stack, examples).items():
+            alike = of_targets[axis].expand(len(own), -1, -1) @ own.mT  # (K, units, units)
+            sums[axis] = sums[axis] + alike if axis in sums else alike
+    return {axis: assign(alike) for axis, alike in sums.items()}
+
+
+def merge_many(
+    layout: ParameterLayout,
+    rows: Rows,
+    rng: np.random.Generator,
+    *,
+    restarts: int = 1,
+    progress: Callable[[Objective], object] = lambda objective: None,
+) -> Found:
+    """Find one order of units for many networks: each is matched in turn to the mean of all others.
+
+    Every network has one permutation, so going round any cycle of networks changes nothing. No turn worsens the sum of
+    the inner products of all couples, and they end when none betters it.
+
+    Arguments:
+        layout, rows: the networks.
+        rng: of the turns, and of orders and starts within, see `weight_matching`.
+        restarts: of each match.
+        progress: called with that sum, `(1,)`, after each turn.
+
+    Source: Ainsworth et al. 2023, algorithm 3.
+    """
+    found, aligned = _identity(layout, len(rows)), rows.clone()
+    objective = _couples(aligned)
+    while True:
+        before = objective
+        for k in rng.permutation(len(rows)):
+            others = (aligned.sum(0) - aligned[k])[None] / (len(rows) - 1)
+            step = weight_matching(layout, aligned[k : k + 1], others, rng, restarts=restarts)
+            aligned[k] = layout.permute(aligned[k : k + 1], step)[0]
+            for axis, own in step.items():
+                found[axis][k] = found[axis][k, own[0]]
+            objective = _couples(aligned)
+            progress(objective)
+        if not objective > before + GAIN * before.abs():
+            return found
+
+
+def similarity(layout: ParameterLayout, axis: str, rows: Rows, targets: Rows) -> Float[Tensor, "networks units units"]:
+    """Return the inner product of all that belongs to unit `i` of a target and to unit `j` of a row."""
+    alike = rows.new_zeros(len(rows), layout.axes[axis], layout.axes[axis])
+    own, theirs = layout.unflatten(rows), layout.unflatten(targets)
+    for parameter in layout.parameters:
+        for dim, name in enumerate(parameter.axes, start=1):
+            if name == axis:
+                a, b = (
+                    tensors[parameter.name].movedim(dim, 1).reshape(*alike.shape[:2], -1) for tensors in (theirs, own)
+                )
+                alike += a @ b.mT
+    return alike
+
+
+def assign(alike: Float[Tensor, "networks units units"]) -> Int[Tensor, "networks units"]:
+    """Return for each unit `i` the unit `j` that takes its place, so that what they have in common is the most."""
+    return torch.stack(
+        [torch.from_numpy(linear_sum_assignment(each, maximize=True)[1]) for each in alike.cpu().double().numpy()]
+    ).to(alike.device)
+
+
+@torch.no_grad()
+def activations(stack: Stack, x: Float[Tensor, "examples ..."]) -> dict[str, Float[Tensor, "networks units samples"]]:
+    """Return what the units of each axis give on examples, at all positions, and at all sites that share an axis."""
+    sites: Mapping[str, str] = stack.module.sites  # type: ignore[assignment]
+    given: dict[str, Tensor] = {}
+
+    def keep(site: str) -> Callable[[nn.Module, object, Tensor], None]:
+        return lambda module, inputs, output: given.__setitem__(site, output)
+
+    def run(network: dict[str, Tensor]) -> dict[str, Tensor]:
+        functional_call(stack.module, network, (x,))
+        parts: dict[str, list[Tensor]] = {}
+        for site, axis in sites.items():
+            parts.setdefault(axis, []).append(given[site].transpose(0, 1).flatten(1))  # (units, samples)
+        return {axis: torch.cat(outputs, 1) for axis, outputs in parts.items()}
+
+    hooks = [stack.module.get_submodule(site).register_forward_hook(keep(site)) for site in sites]
+    try:
+        if one_by_one(stack.module, x.device):
+            each = [run(stack.layout.unflatten(row)) for row in stack.rows]
+            return {axis: torch.stack([own[axis] for own in each]) for axis in each[0]}
+        return vmap(run)(stack.layout.unflatten(stack.rows))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _descend(
+    layout: ParameterLayout,
+    rows: Rows,
+    targets: Rows,
+    found: Found,
+    rng: np.random.Generator,
+    progress: Callable[[Objective], object],
+) -> tuple[Found, Objective]:
+    """Better permutations until no axis gains; return them and what each network has reached."""
+    aligned = layout.permute(rows, found)
+    objective = _inner(targets, aligned)
+    live = torch.arange(len(rows))
+    while len(live):
+        before = objective.clone()
+        for axis in rng.permutation(list(found)):
+            step = assign(similarity(layout, axis, aligned[live], targets[live]))
+            candidates = layout.permute(aligned[live], {axis: step})
+            now = _inner(targets[live], candidates)
+            better = now > objective[live] + GAIN * objective[live].abs()
+            kept = live[better]
+            aligned[kept], objective[kept] = candidates[better], now[better]
+            found[axis][kept] = found[axis][kept].gather(1, step[better])
+            progress(objective.clone())
+        live = live[objective[live] > before[live]]
+    return found, objective
+
+
+def _identity(layout: ParameterLayout, networks: int) -> Found:
+    return {axis: torch.arange(layout.axes[axis]).repeat(networks, 1) for axis in layout.hidden_axes}
+
+
+def _inner(a: Rows, b: Rows) -> Objective:
+    return (a * b).sum(-1, dtype=torch.float64)
+
+
+def _couples(rows: Rows) -> Float[Tensor, "1"]:
+    """Return the sum of the inner products of all couples."""
+    total = rows.sum(0, dtype=torch.float64)
+    return (total @ total - rows.square().sum(dtype=torch.float64))[None] / 2
