@@ -5,8 +5,7 @@ All follows from the axes of a layout; nothing here knows of layers, whatever th
 Source: Ainsworth, Hayase, Srinivasa 2023, *Git Re-Basin: Merging Models modulo Permutation Symmetries*.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,61 +16,42 @@ from torch.func import functional_call, vmap
 
 from zoo.errors import TaskError
 from zoo.parameters import ParameterLayout
+from zoo.seeds import rng_for
 from zoo.stack import Stack, one_by_one
 
 Rows = Float[Tensor, "networks parameters"]
 Objective = Float[Tensor, " networks"]
 Found = dict[str, Int[Tensor, "networks units"]]  # of each hidden axis, as `ParameterLayout.permute` takes it
 
-METHODS = ("weights", "activations")
 EXAMPLES = 64  # run at once
 GAIN = 1e-6  # share of the objective below which a step is rounding
 SAME = 1e-3  # greatest difference of logits, as a share of the greatest logit, that is rounding
 
 
-def align(
-    stack: Stack,
-    targets: Stack,
-    x: Float[Tensor, "examples ..."],
-    rng: np.random.Generator,
-    *,
-    method: Literal["weights", "activations"] = "weights",
-    restarts: int = 1,
-) -> Stack:
-    """Permute the hidden units of networks so that they match those of others.
-
-    Arguments:
-        stack: to be permuted.
-        targets: one for each network, or one for all.
-        x: on which `activations` are matched, and either method is checked to leave logits as they were.
-        rng: of orders and starts, see `weight_matching`.
-        method: see `weight_matching` and `activation_matching`.
-        restarts: of `weight_matching`.
-
-    Raises:
-        TaskError: if permuting changes what the networks compute, as where units have activations of their own.
-    """
-    if method == "weights":
-        found = weight_matching(stack.layout, stack.rows, targets.rows, rng, restarts=restarts)
-    else:
-        found = activation_matching(stack, targets, x)
-    return permute(stack, found, x)
-
-
-@torch.no_grad()
 def permute(
     stack: Stack, found: Mapping[str, Int[Tensor, "networks units"]], x: Float[Tensor, "examples ..."]
 ) -> Stack:
     """Permute networks and see to it, on data, that they still compute the same.
 
     Raises:
-        TaskError: if they do not.
+        TaskError: if they do not, as where units have activations of their own.
     """
     permuted = stack.permute(found)
-    before, after = stack.logits(x[:EXAMPLES]), permuted.logits(x[:EXAMPLES])
-    if not (after - before).abs().amax((1, 2)).le(SAME * before.abs().amax((1, 2))).all():
+    if not _compute_the_same(stack, permuted, x):
         raise TaskError("permuting hidden units changes what these networks compute; align networks with symmetry")
     return permuted
+
+
+def is_permutable(stack: Stack, x: Float[Tensor, "examples ..."]) -> bool:
+    """Whether networks compute the same when their hidden units are permuted."""
+    order = stack.layout.random_permutations(rng_for(0, "permutation"), len(stack))
+    return _compute_the_same(stack, stack.permute(order), x)
+
+
+@torch.no_grad()
+def _compute_the_same(stack: Stack, other: Stack, x: Float[Tensor, "examples ..."]) -> bool:
+    before, after = stack.logits(x[:EXAMPLES]), other.logits(x[:EXAMPLES])
+    return bool(((after - before).abs().amax((1, 2)) <= SAME * before.abs().amax((1, 2))).all())
 
 
 def weight_matching(
@@ -187,10 +167,20 @@ def assign(alike: Float[Tensor, "networks units units"]) -> Int[Tensor, "network
     ).to(alike.device)
 
 
-@torch.no_grad()
 def activations(stack: Stack, x: Float[Tensor, "examples ..."]) -> dict[str, Float[Tensor, "networks units samples"]]:
     """Return what the units of each axis give on examples, at all positions, and at all sites that share an axis."""
     sites: Mapping[str, str] = stack.module.sites  # type: ignore[assignment]
+    parts: dict[str, list[Tensor]] = {}
+    for site, given in outputs(stack, list(sites), x).items():
+        parts.setdefault(sites[site], []).append(given)
+    return {axis: torch.cat(given, 2) for axis, given in parts.items()}
+
+
+@torch.no_grad()
+def outputs(
+    stack: Stack, sites: Sequence[str], x: Float[Tensor, "examples ..."]
+) -> dict[str, Float[Tensor, "networks units samples"]]:
+    """Return what some submodules of every network give on examples, for each unit at all positions."""
     given: dict[str, Tensor] = {}
 
     def keep(site: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -198,17 +188,14 @@ def activations(stack: Stack, x: Float[Tensor, "examples ..."]) -> dict[str, Flo
 
     def run(network: dict[str, Tensor]) -> dict[str, Tensor]:
         functional_call(stack.module, network, (x,))
-        parts: dict[str, list[Tensor]] = {}
-        for site, axis in sites.items():
-            parts.setdefault(axis, []).append(given[site].transpose(0, 1).flatten(1))  # (units, samples)
-        return {axis: torch.cat(outputs, 1) for axis, outputs in parts.items()}
+        return {site: given[site].transpose(0, 1).flatten(1) for site in sites}  # (units, samples)
 
     hooks = [stack.module.get_submodule(site).register_forward_hook(keep(site)) for site in sites]
     try:
-        if one_by_one(stack.module, x.device):
-            each = [run(stack.layout.unflatten(row)) for row in stack.rows]
-            return {axis: torch.stack([own[axis] for own in each]) for axis in each[0]}
-        return vmap(run)(stack.layout.unflatten(stack.rows))
+        if not one_by_one(stack.module, x.device):
+            return vmap(run)(stack.layout.unflatten(stack.rows))
+        each = [run(stack.layout.unflatten(row)) for row in stack.rows]
+        return {site: torch.stack([own[site] for own in each]) for site in sites}
     finally:
         for hook in hooks:
             hook.remove()

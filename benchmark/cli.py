@@ -95,11 +95,14 @@ def run_phenomena(
     data = load_data(choice.name, data_dir=data_dir, train_limit=choice.train_limit)
     for name in names:
         results = [
-            PHENOMENA[name](opened, treatment, data) for treatment in tqdm(opened.treatments, desc=name, delay=1e-3)
+            result
+            for treatment in tqdm(opened.treatments, desc=name, delay=1e-3)
+            for result in PHENOMENA[name](opened, treatment, data)
         ]
         for result in results:
             mean, low, high = result.barriers["test_loss"]
-            typer.echo(f"{result.treatment:20}test-loss barrier {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
+            who = f"{result.treatment:20}{result.variant:12}"
+            typer.echo(f"{who}test-loss barrier {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
         values = {"made": evidence(), name: [result.to_json() for result in results]}
         write_whole(out / f"{name}.json", json.dumps(values).encode())
         typer.echo(f"written to {out / name}.json")

@@ -1,17 +1,20 @@
 """Linear mode connectivity: is the loss low all the way between two trained networks?
 
-Source: Frankle, Dziugaite, Roy, Carbin 2020; Lim et al. 2024, Table 1.
+Source: Frankle, Dziugaite, Roy, Carbin 2020; Lim et al. 2024, Table 1. With units aligned: Ainsworth et al. 2023; with
+norms set: Jordan et al. 2023.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.stats import bootstrap
 
+from benchmark.alignment import activation_matching, is_permutable, permute, weight_matching
+from benchmark.lines import Curves, as_loss, barrier, excess, mean_interval, measure_lines
+from benchmark.repair import norms_of, repair
 from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
@@ -19,8 +22,11 @@ from zoo.seeds import rng_for
 from zoo.stack import Stack, stack_size
 from zoo.store import Zoo
 
+Variant = Literal["naive", "weights", "activations", "repaired"]
+VARIANTS: tuple[Variant, ...] = ("naive", "weights", "activations", "repaired")
 POINTS = 25
-Curves = Float[np.ndarray, "couples points"]
+EXAMPLES = 512  # of the train split, on which units are compared and norms are set
+RESTARTS = 3
 
 
 @dataclass(frozen=True)
@@ -29,28 +35,37 @@ class ModeConnectivity:
 
     Attributes:
         treatment: whose networks.
+        variant: `naive`: as they are; `weights`, `activations`: the second of each couple with its units in the order
+            that matches those of the first; `repaired`: matched by weights, and the norms set on the way.
         couples: `(couples, 2)`, which.
         curves: `train_loss`, `test_accuracy` and so on, each `(couples, points)`.
-        barriers: for each curve, mean over couples with its 95 % interval, see `barrier`.
+        barriers: for each curve, mean over couples with its 95 % interval, see `benchmark.lines.barrier`.
         midpoints: the same in the middle of the line.
+        distance: between the networks of a couple, and per square root of the number of trainable parameters.
         zoo: name and digest of the zoo's recipe.
     """
 
     treatment: str
+    variant: Variant
     couples: list[tuple[int, int]]
     curves: dict[str, Curves]
     barriers: dict[str, Estimate]
     midpoints: dict[str, Estimate]
+    distance: dict[str, Estimate]
     zoo: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
+        estimates = {
+            name: {key: estimate._asdict() for key, estimate in getattr(self, name).items()}
+            for name in ("barriers", "midpoints", "distance")
+        }
         return {
             "treatment": self.treatment,
+            "variant": self.variant,
             "couples": self.couples,
             "curves": {name: curves.astype(float).round(6).tolist() for name, curves in self.curves.items()},
-            "barriers": {name: estimate._asdict() for name, estimate in self.barriers.items()},
-            "midpoints": {name: estimate._asdict() for name, estimate in self.midpoints.items()},
+            **estimates,
             "zoo": self.zoo,
         }
 
@@ -60,6 +75,7 @@ def mode_connectivity(
     treatment: str,
     data: Data,
     *,
+    variant: Variant = "naive",
     points: int = POINTS,
     progress: Callable[[int], None] = lambda couples: None,
 ) -> ModeConnectivity:
@@ -69,69 +85,63 @@ def mode_connectivity(
         zoo: of a recipe whose networks differ in nothing but their seeds.
         treatment: whose networks.
         data: to measure on, both splits.
+        variant: what is done to the second network of each couple and on the way, see `ModeConnectivity`.
         points: on a line, both ends included; odd, so that the middle is one.
         progress: called with the number of couples just done.
 
     Raises:
-        TaskError: if there are fewer than two couples of trained networks.
+        TaskError: if there are fewer than two couples of trained networks, permuting units changes what they compute,
+            or they have no norms to set.
     """
     index = zoo.index(treatment)
     couples = index[: len(index) // 2 * 2].reshape(-1, 2)
     if len(couples) < 2:
         raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} trained networks; four or more are needed")
     treated = zoo.treated(treatment)
+    x = data.train_x[:EXAMPLES]
     parts: list[dict[str, Curves]] = []
+    distances = []
     portion = max(1, stack_size(treated.module, treated.layout, "cpu") // points)
     for some in np.split(couples, range(portion, len(couples), portion)):
-        stack = interpolate(zoo.stack(treatment, some[:, 0]), zoo.stack(treatment, some[:, 1]), points)
-        measured = {
-            "train": stack.evaluate(data.train_x, data.train_y),
-            "test": stack.evaluate(data.test_x, data.test_y),
-        }
-        parts.append(
-            {
-                f"{split}_{name}": getattr(evaluation, name).reshape(-1, points).numpy()
-                for split, evaluation in measured.items()
-                for name in ("loss", "accuracy")
-            }
-        )
+        a, b = (zoo.stack(treatment, some[:, end]) for end in (0, 1))
+        b = _matched(b, a, x, variant)
+        parts.append(measure_lines(a, b, data, points, partial(repair, x=x) if variant == "repaired" else None))
+        distances.append((b.rows - a.rows).norm(dim=1))
         progress(len(some))
     curves = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    distance = torch.cat(distances).numpy()
     return ModeConnectivity(
         treatment=treatment,
+        variant=variant,
         couples=[(int(a), int(b)) for a, b in couples],
         curves=curves,
-        barriers={name: mean_interval(barrier(_as_loss(name, c))) for name, c in curves.items()},
-        midpoints={name: mean_interval(excess(_as_loss(name, c))[:, points // 2]) for name, c in curves.items()},
+        barriers={name: mean_interval(barrier(as_loss(name, c))) for name, c in curves.items()},
+        midpoints={name: mean_interval(excess(as_loss(name, c))[:, points // 2]) for name, c in curves.items()},
+        distance={
+            "whole": mean_interval(distance),
+            "per_parameter": mean_interval(distance / float(treated.trainable.sum()) ** 0.5),
+        },
         zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
     )
 
 
-def interpolate(a: Stack, b: Stack, points: int) -> Stack:
-    """Return the stack of `(1 - t) a + t b`: all points of the first couple, then of the next."""
-    t = torch.linspace(0, 1, points)[:, None]
-    rows = (1 - t) * a.rows[:, None] + t * b.rows[:, None]  # (couples, points, P)
-    return Stack(rows.flatten(0, 1), a.module, a.layout)
+def all_variants(zoo: Zoo, treatment: str, data: Data, **options: Any) -> list[ModeConnectivity]:
+    """Measure the lines in every variant that such networks allow."""
+    return [mode_connectivity(zoo, treatment, data, variant=v, **options) for v in _possible(zoo, treatment, data)]
 
 
-def excess(curves: Curves) -> Curves:
-    """Return what the loss has above the straight line between its ends."""
-    t = np.linspace(0, 1, curves.shape[1])
-    return curves - ((1 - t) * curves[:, :1] + t * curves[:, -1:])
+def _possible(zoo: Zoo, treatment: str, data: Data) -> Sequence[Variant]:
+    stack = zoo.stack(treatment, zoo.index(treatment)[:2])
+    if not is_permutable(stack, data.train_x):
+        return VARIANTS[:1]
+    return VARIANTS if norms_of(stack.module) else VARIANTS[:3]
 
 
-def barrier(curves: Curves) -> Float[np.ndarray, " couples"]:
-    """Return the largest excess of each line, at least 0 because the ends have none."""
-    return excess(curves).max(1)
-
-
-def mean_interval(values: Float[np.ndarray, " couples"]) -> Estimate:
-    """Return the mean over couples with its 95 % bootstrap interval."""
-    if np.ptp(values) < 1e-12:  # the same but for rounding, of which BCa makes nan
-        return Estimate(*[float(values[0])] * 3)
-    interval = bootstrap((values,), np.mean, method="BCa", rng=rng_for(0, "bootstrap")).confidence_interval
-    return Estimate(float(values.mean()), float(interval.low), float(interval.high))
-
-
-def _as_loss(name: str, curves: Curves) -> Curves:
-    return -curves if name.endswith("accuracy") else curves
+def _matched(stack: Stack, targets: Stack, x: torch.Tensor, variant: Variant) -> Stack:
+    """Return the networks with their units in the order of the variant."""
+    if variant == "naive":
+        return stack
+    if variant == "activations":
+        return permute(stack, activation_matching(stack, targets, x), x)
+    rng = rng_for(0, "alignment")
+    return permute(stack, weight_matching(stack.layout, stack.rows, targets.rows, rng, restarts=RESTARTS), x)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from benchmark.lines import barrier, excess, mean_interval
 from benchmark.phenomena import PHENOMENA
-from benchmark.phenomena.mode_connectivity import barrier, excess, mean_interval
+from benchmark.phenomena.mode_connectivity import VARIANTS, all_variants
 from benchmark.phenomena.mode_connectivity import mode_connectivity as measure
 from tests.scenarios import small_recipe
 from zoo import generate, open_zoo
@@ -169,9 +170,47 @@ def test_values_the_same_but_for_rounding_have_an_interval_of_no_width(rounding)
     assert estimate == pytest.approx((0.1, 0.1, 0.1), abs=1e-12)
 
 
+@pytest.mark.parametrize("variant", ["weights", "activations", "repaired"])
+def test_copies_of_a_network_in_another_order_are_one_network_once_aligned(mirrored, data, variant):
+    layout = small_recipe().treat("standard").layout
+    permuted = mirrored(layout.random_permutations(rng_for(0, "permutation")))
+    result = measure(permuted, "standard", data, variant=variant, points=5)
+    for name, curves in result.curves.items():
+        assert np.ptp(curves, axis=1).max() < 1e-4
+        assert result.barriers[name].mean < 1e-4
+    assert result.distance["whole"].high < 1e-5
+
+
+def test_aligned_networks_are_nearer_and_repair_starts_from_the_weights(replicas, data):
+    by_variant = {result.variant: result for result in all_variants(replicas, "standard", data, points=5)}
+    assert tuple(by_variant) == VARIANTS
+    naive, weights, repaired = (by_variant[variant] for variant in ("naive", "weights", "repaired"))
+    assert weights.distance["whole"].high < naive.distance["whole"].low
+    assert repaired.distance == weights.distance
+    for result in by_variant.values():  # aligned or not, the ends are the same networks
+        assert np.allclose(result.curves["test_loss"][:, [0, -1]], naive.curves["test_loss"][:, [0, -1]], atol=1e-4)
+    assert not np.allclose(repaired.curves["test_loss"], weights.curves["test_loss"], atol=1e-3)
+
+
+def test_distance_is_that_of_the_rows(replicas, data):
+    result = measure(replicas, "w_asymmetric", data, points=3)
+    rows = replicas.rows("w_asymmetric").double()
+    distance = np.array([float((rows[b] - rows[a]).square().sum().sqrt()) for a, b in result.couples])
+    trainable = int(replicas.treated("w_asymmetric").trainable.sum())
+    assert result.distance["whole"].mean == pytest.approx(distance.mean(), rel=1e-5)
+    assert result.distance["per_parameter"].mean == pytest.approx(distance.mean() / np.sqrt(trainable), rel=1e-5)
+
+
+def test_networks_whose_units_have_activations_of_their_own_are_measured_as_they_are(replicas, data):
+    (result,) = all_variants(replicas, "sigma_asymmetric", data, points=3)
+    assert result.variant == "naive"
+    with pytest.raises(TaskError, match="permuting hidden units changes what these networks compute"):
+        measure(replicas, "sigma_asymmetric", data, variant="weights", points=3)
+
+
 @pytest.mark.parametrize("name", PHENOMENA)
 def test_results_are_json_of_finite_numbers(replicas, data, name):
-    result = PHENOMENA[name](replicas, "w_asymmetric", data, points=3)
+    result = PHENOMENA[name](replicas, "w_asymmetric", data, points=3)[0]
     values = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert values["treatment"] == "w_asymmetric"
     assert values["couples"] == [[0, 1], [2, 3], [4, 5], [6, 7]]

@@ -57,10 +57,12 @@ def some_connectivity(treatment, rank):
     curves = np.random.default_rng(rank).random((3, 25))
     return ModeConnectivity(
         treatment=treatment,
+        variant="naive",
         couples=[(0, 1), (2, 3), (4, 5)],
         curves=dict.fromkeys(names, curves),
         barriers={name: around(2 + rank + 0.1 * k) for k, name in enumerate(names)},
         midpoints={name: around(5 + rank + 0.1 * k) for k, name in enumerate(names)},
+        distance={"whole": around(9 + rank), "per_parameter": around(0.1)},
         zoo={"name": "small", "digest": "0"},
     )
 

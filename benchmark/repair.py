@@ -1,0 +1,60 @@
+"""Gives the units of interpolated networks the spread that they have at the ends of the line.
+
+Between two networks whose units correspond only roughly, activations shrink from layer to layer; most of what is lost
+on the way is that. Norms can undo it: their scales and shifts are set so that each unit has the mean and the standard
+deviation that lie between those of the ends.
+
+Source: Jordan, Sedghi, Saukh, Entezari, Neyshabur 2023, *REPAIR: REnormalizing Permuted Activations for Interpolation
+Repair*, for norms of each example's own (LayerNorm, GroupNorm) in the place of batch norm.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from benchmark.alignment import outputs
+from zoo.errors import TaskError
+from zoo.parameters import NORMS
+from zoo.stack import Stack
+
+
+def norms_of(module: nn.Module) -> list[str]:
+    """Return the names of the norms in a module, in the order in which they act."""
+    return [name for name, part in module.named_modules() if isinstance(part, NORMS)]
+
+
+def repair(
+    stack: Stack, ends: tuple[Stack, Stack], t: Float[Tensor, " networks"], x: Float[Tensor, "examples ..."]
+) -> Stack:
+    """Set the norms of networks between two ends.
+
+    Arguments:
+        stack: the networks `(1 - t) a + t b`.
+        ends: a and b of each.
+        t: where on the line each network is.
+        x: training examples on which units are measured.
+
+    Raises:
+        TaskError: if the architecture has no norms.
+    """
+    norms = norms_of(stack.module)
+    if not norms:
+        raise TaskError("repair: the architecture has no norms to set; choose another variant")
+    (mean_a, std_a), (mean_b, std_b) = (_statistics(end, norms, x) for end in ends)
+    t = t[:, None]
+    tensors = {name: tensor.clone() for name, tensor in stack.layout.unflatten(stack.rows).items()}
+    for norm in norms:  # each changes what the next is given
+        now = Stack(stack.layout.flatten(tensors), stack.module, stack.layout)
+        mean, std = (each[norm] for each in _statistics(now, [norm], x))
+        wanted = (1 - t) * mean_a[norm] + t * mean_b[norm]
+        factor = ((1 - t) * std_a[norm] + t * std_b[norm]) / std.clamp(min=torch.finfo(std.dtype).tiny)
+        factor = factor.where(std > 0, 1)  # a unit that never moves has no spread to set
+        tensors[f"{norm}.weight"] = tensors[f"{norm}.weight"] * factor
+        tensors[f"{norm}.bias"] = wanted + (tensors[f"{norm}.bias"] - mean) * factor
+    return Stack(stack.layout.flatten(tensors), stack.module, stack.layout)
+
+
+def _statistics(stack: Stack, norms: list[str], x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return mean and standard deviation of what norms give, of each unit, `(K, units)`."""
+    given = outputs(stack, norms, x)
+    return {n: g.mean(2) for n, g in given.items()}, {n: g.std(2, correction=0) for n, g in given.items()}
