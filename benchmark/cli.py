@@ -70,7 +70,7 @@ Next:
 @benchmark_app.command("run")
 def run_phenomena(
     zoo: Annotated[Path, typer.Argument(help="A zoo's folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results, one JSON file a phenomenon.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: a JSON file and a figure of each phenomenon.")],
     only: Annotated[str | None, typer.Option(help="Some of the phenomena: a,b,…")] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -80,6 +80,8 @@ def run_phenomena(
     from tqdm import tqdm
 
     from benchmark.evidence import evidence
+    from benchmark.figures import save, styled
+    from benchmark.findings import to_json
     from benchmark.phenomena import PHENOMENA
     from zoo.data import load_data
     from zoo.errors import TaskError, nearest
@@ -97,15 +99,15 @@ def run_phenomena(
         results = [
             result
             for treatment in tqdm(opened.treatments, desc=name, delay=1e-3)
-            for result in PHENOMENA[name](opened, treatment, data)
+            for result in PHENOMENA[name].measure(opened, treatment, data)
         ]
         for result in results:
-            mean, low, high = result.barriers["test_loss"]
-            who = f"{result.treatment:20}{result.variant:12}"
-            typer.echo(f"{who}test-loss barrier {mean:.4f}  (95 % interval {low:.4f} to {high:.4f})")
-        values = {"made": evidence(), name: [result.to_json() for result in results]}
+            typer.echo(f"{result.treatment:20}{result.headline()}")
+        values = {"made": evidence(), name: to_json(results)}
         write_whole(out / f"{name}.json", json.dumps(values).encode())
-        typer.echo(f"written to {out / name}.json")
+        with styled():
+            save(PHENOMENA[name].draw(results), out / f"{name}.png")
+        typer.echo(f"written to {out / name}.json and {name}.png")
 
 
 @benchmark_app.command()

@@ -1,6 +1,7 @@
 """Loss and accuracy along straight lines in weight space, for many lines at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,24 +25,34 @@ def interpolate(a: Stack, b: Stack, points: int) -> Stack:
     return Stack(rows.flatten(0, 1), a.module, a.layout)
 
 
-def measure_lines(a: Stack, b: Stack, data: Data, points: int, change: Change | None = None) -> dict[str, Curves]:
+def measure_lines(
+    a: Stack,
+    b: Stack,
+    data: Data,
+    points: int,
+    *,
+    splits: Sequence[Literal["train", "test"]] = ("train", "test"),
+    change: Change | None = None,
+) -> dict[str, Curves]:
     """Measure lines from the networks of `a` to those of `b`.
 
     Arguments:
         a, b: the ends, one of each for every line.
-        data: to measure on, both splits.
+        data: to measure on.
         points: on a line, both ends included.
+        splits: of the data.
         change: what is done to the networks of the lines first, told their ends and places.
 
     Returns:
-        `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`.
+        `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`, of the splits asked for.
     """
     stack = interpolate(a, b, points)
     if change is not None:
         ends = [Stack(end.rows.repeat_interleave(points, 0), end.module, end.layout) for end in (a, b)]
         stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).repeat(len(a)))
     curves = {}
-    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+    for split in splits:
+        x, y = (data.train_x, data.train_y) if split == "train" else (data.test_x, data.test_y)
         for name, values in stack.evaluate(x, y)._asdict().items():
             curves[f"{split}_{name}"] = values.view(-1, points).numpy()
     return curves

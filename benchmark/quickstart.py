@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmark.evidence import evidence
+from benchmark.findings import to_json
 from benchmark.phenomena.mode_connectivity import ModeConnectivity, mode_connectivity
 from benchmark.report import write_report
 from metanets.evaluation import Result, evaluate_model
@@ -57,7 +58,7 @@ def quickstart(
     values = {
         "made": made,
         "metanetworks": [result.to_json() for result in predictions],
-        "mode_connectivity": [result.to_json() for result in connectivity],
+        "mode_connectivity": to_json(connectivity),
     }
     write_whole(folder / "results.json", json.dumps(values).encode())
     return write_report(folder / "report" / "index.html", varied, alike, predictions, connectivity, made)

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from benchmark.alignment import activation_matching, is_permutable, permute, weight_matching
+from benchmark.figures import panels
 from benchmark.lines import Curves, as_loss, barrier, excess, mean_interval, measure_lines
 from benchmark.repair import norms_of, repair
 from metanets.metrics import Estimate
@@ -54,20 +56,9 @@ class ModeConnectivity:
     distance: dict[str, Estimate]
     zoo: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
-        estimates = {
-            name: {key: estimate._asdict() for key, estimate in getattr(self, name).items()}
-            for name in ("barriers", "midpoints", "distance")
-        }
-        return {
-            "treatment": self.treatment,
-            "variant": self.variant,
-            "couples": self.couples,
-            "curves": {name: curves.astype(float).round(6).tolist() for name, curves in self.curves.items()},
-            **estimates,
-            "zoo": self.zoo,
-        }
+    def headline(self) -> str:
+        """Say how high the loss rises on the way."""
+        return f"{self.variant:12}test-loss barrier {self.barriers['test_loss']}"
 
 
 def mode_connectivity(
@@ -105,7 +96,8 @@ def mode_connectivity(
     for some in np.split(couples, range(portion, len(couples), portion)):
         a, b = (zoo.stack(treatment, some[:, end]) for end in (0, 1))
         b = _matched(b, a, x, variant)
-        parts.append(measure_lines(a, b, data, points, partial(repair, x=x) if variant == "repaired" else None))
+        change = partial(repair, x=x) if variant == "repaired" else None
+        parts.append(measure_lines(a, b, data, points, change=change))
         distances.append((b.rows - a.rows).norm(dim=1))
         progress(len(some))
     curves = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -128,6 +120,24 @@ def mode_connectivity(
 def all_variants(zoo: Zoo, treatment: str, data: Data, **options: Any) -> list[ModeConnectivity]:
     """Measure the lines in every variant that such networks allow."""
     return [mode_connectivity(zoo, treatment, data, variant=v, **options) for v in _possible(zoo, treatment, data)]
+
+
+def draw(findings: Sequence[ModeConnectivity]) -> Figure:
+    """Show the test loss along every line and its mean: a column for each treatment, a row for each variant."""
+    treatments = list(dict.fromkeys(finding.treatment for finding in findings))
+    variants = list(dict.fromkeys(finding.variant for finding in findings))
+    figure, axes = panels(treatments, len(variants), sharex=True, sharey=True)
+    for finding in findings:
+        ax = axes[variants.index(finding.variant), treatments.index(finding.treatment)]
+        curves = finding.curves["test_loss"]
+        t = np.linspace(0, 1, curves.shape[1])
+        ax.plot(t, curves.T, color="C0", alpha=0.25, linewidth=0.7)
+        ax.plot(t, curves.mean(0), color="C3", linewidth=2)
+    for ax, variant in zip(axes[:, 0], variants, strict=True):
+        ax.set_ylabel("test loss, nats" if len(variants) == 1 else f"{variant}: test loss, nats")
+    for ax in axes[-1]:
+        ax.set_xlabel("from one network to another")
+    return figure
 
 
 def _possible(zoo: Zoo, treatment: str, data: Data) -> Sequence[Variant]:

@@ -1,4 +1,3 @@
-import json
 import sys
 
 import numpy as np
@@ -7,7 +6,6 @@ import torch
 from torch.nn import functional
 
 from benchmark.lines import barrier, excess, mean_interval
-from benchmark.phenomena import PHENOMENA
 from benchmark.phenomena.mode_connectivity import VARIANTS, all_variants
 from benchmark.phenomena.mode_connectivity import mode_connectivity as measure
 from tests.scenarios import small_recipe
@@ -206,17 +204,3 @@ def test_networks_whose_units_have_activations_of_their_own_are_measured_as_they
     assert result.variant == "naive"
     with pytest.raises(TaskError, match="permuting hidden units changes what these networks compute"):
         measure(replicas, "sigma_asymmetric", data, variant="weights", points=3)
-
-
-@pytest.mark.parametrize("name", PHENOMENA)
-def test_results_are_json_of_finite_numbers(replicas, data, name):
-    result = PHENOMENA[name](replicas, "w_asymmetric", data, points=3)[0]
-    values = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert values["treatment"] == "w_asymmetric"
-    assert values["couples"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert values["curves"].keys() == values["barriers"].keys() == values["midpoints"].keys() == CURVES
-    assert values["zoo"] == {"name": "small", "digest": replicas.recipe.digest}
-    for curve in CURVES:
-        assert np.allclose(values["curves"][curve], result.curves[curve], atol=1e-6)
-        assert np.equal(np.round(values["curves"][curve], 6), values["curves"][curve]).all()
-        assert values["barriers"][curve].keys() == {"mean", "low", "high"}

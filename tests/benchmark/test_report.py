@@ -4,10 +4,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from benchmark.phenomena.mode_connectivity import ModeConnectivity
+from benchmark.phenomena.mode_connectivity import ModeConnectivity, draw
 from benchmark.report import (
     accuracy_histograms,
-    interpolation_curves,
     predicted_against_true,
     write_report,
 )
@@ -182,7 +181,7 @@ def test_predictions_have_a_panel_for_each_treatment_and_metanetwork():
 
 
 def test_lines_have_a_panel_for_each_treatment_with_every_couple_and_the_mean():
-    panels = interpolation_curves(CONNECTIVITY).axes
+    panels = draw(CONNECTIVITY).axes
     assert [panel.get_title() for panel in panels] == list(TREATMENTS)
     for panel, result in zip(panels, CONNECTIVITY, strict=True):
         *couples, mean = [line.get_ydata() for line in panel.lines]

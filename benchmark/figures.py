@@ -1,0 +1,40 @@
+"""What all figures share: their style, their panels, and how they are written."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from zoo.manifest import write_whole
+
+STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+
+
+def panels(titles: Sequence[str], rows: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """Return a figure with a column of panels under each title, and its axes, `(rows, columns)`."""
+    figure = Figure(figsize=(2.3 * len(titles), 2.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(titles), squeeze=False, **shared)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title)
+    return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG image."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130, bbox_inches="tight")
+    return image.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    write_whole(path, png(figure))
+
+
+def styled() -> Any:
+    """Return a context in which figures are drawn in the project's style."""
+    return matplotlib.rc_context(STYLE)

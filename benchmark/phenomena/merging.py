@@ -1,0 +1,190 @@
+"""Merging: one network from several, by the mean of their weights, with and without their units in one order.
+
+Source: Wortsman et al. 2022, *Model soups*; Ainsworth et al. 2023, `MergeMany`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmark.alignment import is_permutable, merge_many, permute
+from benchmark.figures import panels
+from benchmark.lines import mean_interval
+from metanets.metrics import Estimate
+from zoo.data import Data
+from zoo.errors import TaskError
+from zoo.seeds import rng_for
+from zoo.stack import EVALUATION_BATCH, Stack, stack_size
+from zoo.store import Zoo
+
+SIZES = (2, 4, 8, 16)
+BINS = 15  # of confidence
+
+Probabilities = Float[Tensor, "networks examples classes"]
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How well networks do that are made of several.
+
+    Attributes:
+        treatment: whose networks.
+        size: how many become one.
+        groups: `(groups, size)`, which.
+        ways: of each way to merge, accuracy, loss and calibration error on the test split, means over groups with 95 %
+            intervals. `mean`: of weights as they are (the uniform soup); `aligned_mean`: with units in one order, see
+            `merge_many`; `greedy_soup`: the best on the train split, and of the others, from good to bad, those that
+            do not raise the train loss of the mean. Compared with `single`: the mean over networks; `best`: that of the
+            least train loss; `ensemble`: the mean of all networks' probabilities.
+        zoo: name and digest of the zoo's recipe.
+    """
+
+    treatment: str
+    size: int
+    groups: list[list[int]]
+    ways: dict[str, dict[str, Estimate]]
+    zoo: dict[str, str]
+
+    def headline(self) -> str:
+        """Say how accurate each way is."""
+        shares = (f"{way} {100 * measures['accuracy'].mean:.1f}" for way, measures in self.ways.items())
+        return f"{self.size:2} networks, test accuracy in %: {', '.join(shares)}"
+
+
+def merging(
+    zoo: Zoo,
+    treatment: str,
+    data: Data,
+    *,
+    sizes: Sequence[int] = SIZES,
+    progress: Callable[[int], None] = lambda networks: None,
+) -> list[Merging]:
+    """Merge networks in groups of each size, every network in one group.
+
+    Arguments:
+        zoo: of a recipe whose networks differ in nothing but their seeds.
+        treatment: whose networks.
+        data: the train split decides in a greedy soup, the test split measures.
+        sizes: of groups; those of which there are fewer than two are left out.
+        progress: called with the number of networks just merged.
+
+    Raises:
+        TaskError: if there are fewer than two groups of every size.
+    """
+    index = zoo.index(treatment)
+    possible = [size for size in sizes if len(index) >= 2 * size]
+    if not possible:
+        raise TaskError(
+            f"{zoo.folder}: {treatment} has {len(index)} trained networks; {2 * min(sizes)} or more are needed"
+        )
+    treated, found = zoo.treated(treatment), []
+    alignable = is_permutable(zoo.stack(treatment, index[:2]), data.train_x)
+    for size in possible:
+        groups = index[: len(index) // size * size].reshape(-1, size)
+        portion = max(1, stack_size(treated.module, treated.layout, "cpu") // size)
+        parts = []
+        for some in np.split(groups, range(portion, len(groups), portion)):
+            parts.append(_measure_groups(zoo.stack(treatment, some.flatten()), size, data, alignable))
+            progress(some.size)
+        ways = {
+            way: {name: mean_interval(np.concatenate([part[way][name] for part in parts])) for name in parts[0][way]}
+            for way in parts[0]
+        }
+        digest = {"name": zoo.recipe.name, "digest": zoo.manifest.digest}
+        found.append(Merging(treatment, size, groups.tolist(), ways, digest))
+    return found
+
+
+def draw(findings: Sequence[Merging]) -> Figure:
+    """Show the test accuracy of each way against the number of networks, with intervals."""
+    treatments = list(dict.fromkeys(finding.treatment for finding in findings))
+    figure, axes = panels(treatments, sharex=True, sharey=True)
+    for ax, treatment in zip(axes[0], treatments, strict=True):
+        own = [finding for finding in findings if finding.treatment == treatment]
+        sizes = [finding.size for finding in own]
+        for way in own[0].ways:
+            mean, low, high = (100 * np.array([f.ways[way]["accuracy"][part] for f in own]) for part in range(3))
+            ax.errorbar(sizes, mean, [mean - low, high - mean], label=way, marker=".", linewidth=1)
+        ax.set_xscale("log", base=2)
+        ax.set_xlabel("networks")
+    axes[0, 0].set_ylabel("test accuracy, %")
+    axes[0, 0].legend(fontsize=6)
+    return figure
+
+
+@torch.no_grad()
+def _measure_groups(
+    stack: Stack, size: int, data: Data, alignable: bool
+) -> dict[str, dict[str, Float[np.ndarray, " groups"]]]:
+    """Return the measures of each way, for each group of consecutive networks."""
+    train_loss = stack.evaluate(data.train_x, data.train_y).loss.view(-1, size)
+    merged = {"mean": mean_of(stack, size), "greedy_soup": greedy_soup(stack, size, train_loss, data)}
+    if alignable:
+        merged["aligned_mean"] = mean_of(in_one_order(stack, size, data.train_x), size)
+    own = probabilities(stack, data.test_x).unflatten(0, (-1, size))  # (groups, size, examples, classes)
+    predicted = {way: probabilities(network, data.test_x) for way, network in merged.items()}
+    predicted["best"] = own[torch.arange(len(own)), train_loss.argmin(1)]
+    predicted["ensemble"] = own.mean(1)
+    measured = {way: measure(p, data.test_y) for way, p in predicted.items()}
+    single = measure(own.flatten(0, 1), data.test_y)
+    return measured | {"single": {name: values.reshape(-1, size).mean(1) for name, values in single.items()}}
+
+
+def mean_of(stack: Stack, size: int) -> Stack:
+    """Return the mean of each `size` consecutive networks."""
+    return Stack(stack.rows.unflatten(0, (-1, size)).mean(1), stack.module, stack.layout)
+
+
+def in_one_order(stack: Stack, size: int, x: Float[Tensor, "examples ..."]) -> Stack:
+    """Return the networks with the units of each `size` consecutive ones in one order."""
+    parts = []
+    for number, rows in enumerate(stack.rows.split(size)):
+        some = Stack(rows, stack.module, stack.layout)
+        parts.append(permute(some, merge_many(stack.layout, rows, rng_for(0, "alignment", number)), x).rows)
+    return Stack(torch.cat(parts), stack.module, stack.layout)
+
+
+def greedy_soup(stack: Stack, size: int, train_loss: Float[Tensor, "groups size"], data: Data) -> Stack:
+    """Return for each group the mean of its best network and all that do not raise its train loss, in turn.
+
+    Source: Wortsman et al. 2022, recipe 1, with the train split in the place of one held out.
+    """
+    rows = stack.rows.unflatten(0, (-1, size))  # (groups, size, P)
+    order, every = train_loss.argsort(1), torch.arange(len(rows))
+    soup, loss, count = rows[every, order[:, 0]].clone(), train_loss.amin(1), torch.ones(len(rows), 1)
+    for k in range(1, size):
+        larger = soup + (rows[every, order[:, k]] - soup) / (count + 1)
+        now = Stack(larger, stack.module, stack.layout).evaluate(data.train_x, data.train_y).loss
+        taken = now <= loss
+        soup[taken], loss[taken], count[taken] = larger[taken], now[taken], count[taken] + 1
+    return Stack(soup, stack.module, stack.layout)
+
+
+@torch.no_grad()
+def probabilities(stack: Stack, x: Float[Tensor, "examples ..."]) -> Probabilities:
+    """Return what every network thinks of each class."""
+    return torch.cat([stack.logits(batch).softmax(-1) for batch in x.split(EVALUATION_BATCH)], 1)
+
+
+def measure(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Float[np.ndarray, " networks"]]:
+    """Return accuracy, mean cross-entropy in nats, and expected calibration error (Guo et al. 2017) of predictions.
+
+    The calibration error is the mean over examples of the difference between confidence and accuracy in each of 15
+    bins of confidence.
+    """
+    confidence, predicted = p.max(-1)
+    correct = (predicted == y).to(p.dtype)
+    of_class = p.gather(-1, y.expand(len(p), -1)[..., None]).squeeze(-1)
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = torch.zeros(len(p), BINS, dtype=p.dtype).scatter_add(1, bins, confidence - correct)
+    values = {
+        "accuracy": correct.mean(1),
+        "loss": -of_class.clamp(min=torch.finfo(p.dtype).tiny).log().mean(1),
+        "calibration_error": gaps.abs().sum(1) / len(y),
+    }
+    return {name: value.numpy() for name, value in values.items()}

@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from benchmark.figures import save, styled
+from benchmark.findings import to_json
+from benchmark.phenomena import PHENOMENA
+from metanets.metrics import Estimate
+from tests.scenarios import small_recipe
+from zoo import generate
+from zoo.data import load_data
+
+TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", train_limit=100)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 2}
+    return generate(small_recipe(8, training=training).only(TREATMENTS), tmp_path_factory.mktemp("zoos") / "replicas")
+
+
+def estimates(value):
+    """Every estimate in what `to_json` gave."""
+    if isinstance(value, dict):
+        if value.keys() == {"mean", "low", "high"}:
+            yield value
+        for part in value.values():
+            yield from estimates(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from estimates(part)
+
+
+@pytest.mark.parametrize("name", PHENOMENA)
+@pytest.mark.parametrize("treatment", TREATMENTS)
+def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(replicas, data, name, treatment):
+    findings = PHENOMENA[name].measure(replicas, treatment, data)
+    values = json.loads(json.dumps(to_json(findings), allow_nan=False))
+    for finding, own in zip(findings, values, strict=True):
+        assert finding.treatment == own["treatment"] == treatment
+        assert own["zoo"] == {"name": "small", "digest": replicas.recipe.digest}
+        assert "\n" not in finding.headline()
+        found = list(estimates(own))
+        assert found
+        assert all(each["low"] <= each["mean"] <= each["high"] for each in found)
+
+
+@pytest.mark.parametrize("name", PHENOMENA)
+def test_findings_of_several_treatments_are_drawn_with_their_names(replicas, data, name, tmp_path):
+    findings = [f for treatment in TREATMENTS[:2] for f in PHENOMENA[name].measure(replicas, treatment, data)]
+    with styled():
+        figure = PHENOMENA[name].draw(findings)
+        save(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert texts >= set(TREATMENTS[:2])
+    assert any(ax.lines or ax.collections for ax in figure.axes)
+
+
+def test_json_has_the_numbers_of_arrays_to_six_decimals_and_estimates_by_name():
+    values = {"a": np.array([[1 / 3, 2.0]], np.float32), "b": [Estimate(1.0, 0.5, 2.0)], "c": ("x", 3, None)}
+    assert to_json(values) == {
+        "a": [[0.333333, 2.0]],
+        "b": [{"mean": 1.0, "low": 0.5, "high": 2.0}],
+        "c": ["x", 3, None],
+    }
