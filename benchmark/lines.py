@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import bootstrap
 from torch import Tensor
 
@@ -13,9 +13,23 @@ from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.seeds import rng_for
 from zoo.stack import Stack
+from zoo.store import Zoo
 
 Curves = Float[np.ndarray, "lines points"]
 Change = Callable[[Stack, tuple[Stack, Stack], Float[Tensor, " networks"]], Stack]
+
+
+def good_networks(zoo: Zoo, treatment: str) -> Int[np.ndarray, " networks"]:
+    """Return which networks are worth connecting or merging.
+
+    All trained ones of replicas; where hyperparameters differ, those of at least the median train accuracy.
+    """
+    index = zoo.index(treatment)
+    names = [name for name in zoo.fields(treatment) if name.startswith("hyperparameters/")]
+    if all(np.ptp(zoo.field(treatment, name)) == 0 for name in names):
+        return index
+    accuracy = zoo.field(treatment, "metrics/train_accuracy")[index]
+    return index[accuracy >= np.median(accuracy)]
 
 
 def interpolate(a: Stack, b: Stack, points: int) -> Stack:

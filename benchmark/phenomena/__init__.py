@@ -13,6 +13,7 @@ from benchmark.phenomena import (
     mode_connectivity,
     monotonic_interpolation,
     optimisation,
+    planes,
 )
 
 
@@ -31,5 +32,6 @@ PHENOMENA = {
     ),
     "curvature": Phenomenon(curvature.curvature, curvature.draw),
     "geometry": Phenomenon(geometry.geometry, geometry.draw),
+    "planes": Phenomenon(planes.planes, planes.draw),
     "optimisation": Phenomenon(optimisation.optimisation, optimisation.draw),
 }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmark.alignment import is_permutable, merge_many, permute
 from benchmark.figures import panels
-from benchmark.lines import mean_interval
+from benchmark.lines import good_networks, mean_interval
 from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
@@ -67,8 +67,7 @@ def merging(
     """Merge networks in groups of each size, every network in one group.
 
     Arguments:
-        zoo: of a recipe whose networks differ in nothing but their seeds.
-        treatment: whose networks.
+        zoo, treatment: whose networks: replicas all, of varied networks the good half, see `good_networks`.
         data: the train split decides in a greedy soup, the test split measures.
         sizes: of groups; those of which there are fewer than two are left out.
         progress: called with the number of networks just merged.
@@ -76,11 +75,11 @@ def merging(
     Raises:
         TaskError: if there are fewer than two groups of every size.
     """
-    index = zoo.index(treatment)
+    index = good_networks(zoo, treatment)
     possible = [size for size in sizes if len(index) >= 2 * size]
     if not possible:
         raise TaskError(
-            f"{zoo.folder}: {treatment} has {len(index)} trained networks; {2 * min(sizes)} or more are needed"
+            f"{zoo.folder}: {treatment} has {len(index)} good networks; {2 * min(sizes)} or more are needed"
         )
     treated, found = zoo.treated(treatment), []
     alignable = is_permutable(zoo.stack(treatment, index[:2]), data.train_x)

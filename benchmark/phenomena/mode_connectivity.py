@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from benchmark.alignment import activation_matching, is_permutable, permute, weight_matching
 from benchmark.figures import panels
-from benchmark.lines import Curves, as_loss, barrier, excess, mean_interval, measure_lines
+from benchmark.lines import Curves, as_loss, barrier, excess, good_networks, mean_interval, measure_lines
 from benchmark.repair import norms_of, repair
 from metanets.metrics import Estimate
 from zoo.data import Data
@@ -70,11 +70,10 @@ def mode_connectivity(
     points: int = POINTS,
     progress: Callable[[int], None] = lambda couples: None,
 ) -> ModeConnectivity:
-    """Measure the lines between replicas: pairs 0 and 1, 2 and 3, and so on, each network in one couple.
+    """Measure the lines between networks: the first and the second, the third and the fourth, and so on.
 
     Arguments:
-        zoo: of a recipe whose networks differ in nothing but their seeds.
-        treatment: whose networks.
+        zoo, treatment: whose networks: replicas all, of varied networks the good half, see `good_networks`.
         data: to measure on, both splits.
         variant: what is done to the second network of each couple and on the way, see `ModeConnectivity`.
         points: on a line, both ends included; odd, so that the middle is one.
@@ -84,10 +83,10 @@ def mode_connectivity(
         TaskError: if there are fewer than two couples of trained networks, permuting units changes what they compute,
             or they have no norms to set.
     """
-    index = zoo.index(treatment)
+    index = good_networks(zoo, treatment)
     couples = index[: len(index) // 2 * 2].reshape(-1, 2)
     if len(couples) < 2:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} trained networks; four or more are needed")
+        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} good networks; four or more are needed")
     treated = zoo.treated(treatment)
     x = data.train_x[:EXAMPLES]
     parts: list[dict[str, Curves]] = []

@@ -120,5 +120,5 @@ def test_groups_are_measured_in_portions_that_change_nothing(replicas, data, mon
 def test_sizes_of_which_there_are_two_groups_are_merged(replicas, data, monkeypatch):
     assert [result.size for result in merging(replicas, "w_asymmetric", data)] == [2, 4]
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(3))
-    with pytest.raises(TaskError, match="w_asymmetric has 3 trained networks; 4 or more are needed"):
+    with pytest.raises(TaskError, match="w_asymmetric has 3 good networks; 4 or more are needed"):
         merging(replicas, "w_asymmetric", data)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmark.lines import barrier, excess, mean_interval
+from benchmark.lines import barrier, excess, good_networks, mean_interval
 from benchmark.phenomena.mode_connectivity import VARIANTS, all_variants
 from benchmark.phenomena.mode_connectivity import mode_connectivity as measure
 from tests.scenarios import small_recipe
@@ -94,9 +94,18 @@ def test_diverged_networks_stand_in_no_couple(replicas, data, monkeypatch):
     assert measure(replicas, "standard", data, points=3).couples == [(0, 2), (3, 5)]
 
 
+def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
+    zoo = generate(small_recipe(10).only(["standard"]), tmp_path / "varied")
+    accuracy = zoo.field("standard", "metrics/train_accuracy")
+    good = good_networks(zoo, "standard")
+    assert 5 <= len(good) < 10
+    assert accuracy[good].min() > np.delete(accuracy, good).max()
+    assert np.ravel(measure(zoo, "standard", data, points=3).couples).tolist() == good[: len(good) // 2 * 2].tolist()
+
+
 def test_two_couples_are_the_least(replicas, data, monkeypatch):
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(3))
-    with pytest.raises(TaskError, match="standard has 3 trained networks; four or more are needed"):
+    with pytest.raises(TaskError, match="standard has 3 good networks; four or more are needed"):
         measure(replicas, "standard", data)
 
 

@@ -48,7 +48,7 @@ def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(r
         assert own["zoo"] == {"name": "small", "digest": replicas.recipe.digest}
         assert "\n" not in finding.headline()
         found = list(estimates(own))
-        assert found
+        assert found or name == "planes"  # of which there is one
         assert all(each["low"] <= each["mean"] <= each["high"] for each in found)
 
 
