@@ -32,6 +32,8 @@ class Network:
         return ARCHITECTURES[self.name](**self.arguments)
 
     def examples(self, batch=6, seed=0):
+        if self.name == "gnn":  # the numbers of nodes
+            return torch.from_numpy(np.random.default_rng(seed).permutation(1000)[:batch, None].astype(float))
         x = np.random.default_rng(seed).standard_normal((batch, *self.shape))
         return torch.from_numpy(x)
 
@@ -46,6 +48,7 @@ NETWORKS = {
         (1, 5, 5),
     ),
     "resnet8": Network("resnet", {"blocks": 1, "width": 0.375, "classes": CLASSES}, (3, 8, 8)),
+    "gnn": Network("gnn", {"classes": CLASSES, "hidden": 12}, (1,)),
     "resnet14": Network("resnet", {"blocks": 2, "width": 0.375, "channels": 1, "classes": CLASSES}, (1, 6, 6)),
 }
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import DataError, nearest
+from zoo.graphs import GRAPHS, Graph, graph_of
 from zoo.seeds import rng_for
 
 SAVED = "dataset_dict.json"  # what marks a folder written by `DatasetDict.save_to_disk`
@@ -77,6 +78,7 @@ class Source:
 
 DATASETS: dict[str, Source | None] = {
     "digits": None,  # embedded in scikit-learn
+    **dict.fromkeys(GRAPHS),  # whose examples are nodes
     "mnist1d": Source("christopher/mnist1d", image="x", label="y"),
     "mnist": Source("ylecun/mnist", files=IDX_FILES),
     "fashion_mnist": Source("zalando-datasets/fashion_mnist", files=IDX_FILES),
@@ -108,6 +110,8 @@ def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int
     if name not in DATASETS:
         raise DataError(f"data: no data set {name!r}{nearest(name.lower(), DATASETS)}; there are {', '.join(DATASETS)}")
     source = DATASETS[name]
+    if name in GRAPHS:
+        return _nodes(name, graph_of(name, None if data_dir is None else Path(data_dir)), train_limit)
     if source is None:
         train, test = _read_digits()
     elif data_dir is None:
@@ -117,12 +121,8 @@ def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int
     classes = 10 if source is None else source.classes
     _check(train, test, classes)
     mean, deviation = _moments(train)
-    if train_limit is not None:
-        count = len(train.y)
-        if not 0 < train_limit <= count:
-            raise DataError(f"train_limit {train_limit}: {name} has {count} training examples; ask for 1 to {count}")
-        kept = rng_for(0, f"train_limit/{name}").permutation(count)[:train_limit]
-        train = train._replace(x=train.x[kept], y=train.y[kept])
+    kept = _kept(name, len(train.y), train_limit)
+    train = train._replace(x=train.x[kept], y=train.y[kept])
 
     def standardised(x: NDArray[Any]) -> Tensor:
         numbers = x.astype(np.float32, order="C")
@@ -132,6 +132,22 @@ def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int
 
     labels = [torch.from_numpy(split.y.astype(np.int64)) for split in (train, test)]
     return Data(name, standardised(train.x), labels[0], standardised(test.x), labels[1], classes)
+
+
+def _kept(name: str, count: int, train_limit: int | None) -> NDArray[np.int64]:
+    """Return which training examples are kept: all, or the first of a random order."""
+    if train_limit is None:
+        return np.arange(count)
+    if not 0 < train_limit <= count:
+        raise DataError(f"train_limit {train_limit}: {name} has {count} training examples; ask for 1 to {count}")
+    return rng_for(0, f"train_limit/{name}").permutation(count)[:train_limit]
+
+
+def _nodes(name: str, graph: Graph, train_limit: int | None) -> Data:
+    """Return the numbers of nodes as examples."""
+    train = graph.train[torch.from_numpy(_kept(name, len(graph.train), train_limit))]
+    x = [nodes[:, None].float() for nodes in (train, graph.test)]
+    return Data(name, x[0], graph.y[train], x[1], graph.y[graph.test], graph.classes)
 
 
 def _moments(train: _Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -136,10 +136,10 @@ class Stack:
 
     @torch.no_grad()
     def _measure(self, x: Tensor, y: Tensor) -> Evaluation:
-        run = self._prepared()
+        run, batch = self._prepared(), len(x) if getattr(self.module, "whole", False) else EVALUATION_BATCH
         correct = torch.zeros(len(self), dtype=torch.int64, device=x.device)
         loss = torch.zeros(len(self), dtype=torch.float64, device=x.device)
-        for images, labels in zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True):
+        for images, labels in zip(x.split(batch), y.split(batch), strict=True):
             logits = run(images)
             correct += (logits.argmax(-1) == labels).sum(-1)
             loss += len(labels) * cross_entropy(logits, labels.expand(len(self), -1)).double()

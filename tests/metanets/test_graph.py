@@ -51,7 +51,7 @@ def test_nodes_are_units_and_edges_are_kernels_biases_norms_and_residual_additio
     for parameter in layout.parameters:
         expected[parameter.role] += int(np.prod(parameter.shape[:2]))
     assert dict(zip(KINDS[:RESIDUAL], counts, strict=False)) == expected
-    assert (counts[RESIDUAL] > 0) == network.startswith("resnet")
+    assert (counts[RESIDUAL] > 0) == network.startswith(("resnet", "gnn"))
 
 
 @ON_EVERY_NETWORK

@@ -2,9 +2,10 @@
 
 from zoo.architectures.base import Architecture
 from zoo.architectures.cnn import CNN
+from zoo.architectures.gnn import GNN
 from zoo.architectures.mlp import MLP
 from zoo.architectures.resnet import ResNet
 
-ARCHITECTURES: dict[str, type[Architecture]] = {"mlp": MLP, "cnn": CNN, "resnet": ResNet}
+ARCHITECTURES: dict[str, type[Architecture]] = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "gnn": GNN}
 
 __all__ = ["ARCHITECTURES", "Architecture"]

@@ -1,0 +1,106 @@
+"""How many times faster lines between networks are measured as stacks than the plain way. Prints JSON.
+
+The plain way is that of the paper's code: for every couple and every point `load_state_dict` with the interpolated
+weights, then a loop over batches of 64, train and test. Also: the seconds that 100 couples of the paper's MLP take to
+align. Each side in turns, one thread.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmark.alignment import weight_matching
+from benchmark.lines import measure_lines
+from zoo.data import Data, load_data
+from zoo.generation import start_rows
+from zoo.recipe import Recipe
+from zoo.stack import Stack, stack_size
+
+ROUNDS = 3
+COUPLES = 64
+POINTS = 25
+ALIGNED = 100
+AT_ONCE = 10  # couples aligned together
+
+Curves = dict[str, np.ndarray]
+
+
+def networks(name: str, count: int) -> Stack:
+    """Networks at their start; how well they do does not matter here."""
+    recipe = Recipe.load(name)
+    treated = recipe.treat("standard")
+    return Stack(start_rows(recipe, "standard", treated, range(count)), treated.module, treated.layout)
+
+
+def part(stack: Stack, some: slice) -> Stack:
+    return Stack(stack.rows[some], stack.module, stack.layout)
+
+
+def ours(a: Stack, b: Stack, data: Data) -> Curves:
+    """Lines as stacks, as many at once as phenomena take."""
+    portion = max(1, stack_size(a.module, a.layout, "cpu") // POINTS)
+    parts = [
+        measure_lines(part(a, slice(k, k + portion)), part(b, slice(k, k + portion)), data, POINTS)
+        for k in range(0, len(a), portion)
+    ]
+    return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
+
+
+@torch.no_grad()
+def plain(a: Stack, b: Stack, data: Data) -> Curves:
+    """One network after the other, in batches of 64."""
+    network = copy.deepcopy(a.module)
+    splits = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
+    curves = {f"{split}_{name}": np.zeros((len(a), POINTS)) for split in splits for name in ("loss", "accuracy")}
+    for k in range(len(a)):
+        ends = [stack.layout.unflatten(stack.rows[k]) for stack in (a, b)]
+        for point, t in enumerate(np.linspace(0, 1, POINTS)):
+            network.load_state_dict({name: (1 - t) * ends[0][name] + t * ends[1][name] for name in ends[0]})
+            for split, (x, y) in splits.items():
+                loss = correct = 0.0
+                for images, labels in zip(x.split(64), y.split(64), strict=True):
+                    logits = network(images)
+                    loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+                    correct += (logits.argmax(1) == labels).sum().item()
+                curves[f"{split}_loss"][k, point] = loss / len(y)
+                curves[f"{split}_accuracy"][k, point] = correct / len(y)
+    return curves
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def compare_lines() -> dict[str, object]:
+    """Both ways on the same couples of the digits' MLP."""
+    data, both = load_data("digits"), networks("digits-mlp-replicas", 2 * COUPLES)
+    a, b = part(both, slice(0, None, 2)), part(both, slice(1, None, 2))
+    one, other = ours(a, b, data), plain(a, b, data)
+    rounds = np.array([(seconds(lambda: ours(a, b, data)), seconds(lambda: plain(a, b, data))) for _ in range(ROUNDS)])
+    return {
+        "what": "lines",
+        "couples": COUPLES,
+        "seconds": np.median(rounds, 0).round(2).tolist(),
+        "ratio": round(float(np.median(rounds[:, 1] / rounds[:, 0])), 2),
+        "greatest_difference": max(float(np.abs(one[name] - other[name]).max()) for name in one),
+    }
+
+
+def align_many() -> dict[str, object]:
+    """The paper's MLP, 784-512-512-512-10."""
+    both = networks("mnist-mlp-replicas", 2 * AT_ONCE)
+    rng = np.random.default_rng(0)
+    taken = seconds(lambda: weight_matching(both.layout, both.rows[::2], both.rows[1::2], rng))
+    return {"what": "alignment", "couples": ALIGNED, "seconds": round(taken * ALIGNED / AT_ONCE, 1)}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps([compare_lines(), align_many()], indent=1))
