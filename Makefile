@@ -19,6 +19,7 @@ bench: .venv/installed-dev
 	.venv/bin/python tests/performance/training.py
 	.venv/bin/python tests/performance/reading.py
 	.venv/bin/python tests/performance/metanetworks.py
+	.venv/bin/python tests/performance/phenomena.py
 
 clean:
 	rm -rf .venv build *.egg-info quickstart .hypothesis .mypy_cache .ruff_cache
