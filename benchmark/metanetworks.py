@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.evidence import evidence
 from metanets.datasets import split_index
-from metanets.evaluation import Result, evaluate_model
+from metanets.evaluation import REFERENCES, Result, evaluate_model
 from metanets.inputs import READERS
 from metanets.metrics import METRICS, difference
 from metanets.models import MODELS
@@ -84,6 +84,12 @@ def read_entries(path: Path) -> list[Entry]:
         ) from None
 
 
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries model by model, references first, whatever the order in which they came."""
+    rank = {model: place for place, model in enumerate([*REFERENCES, *MODELS])}
+    return sorted(entries, key=lambda entry: (rank.get(entry.result.model, len(rank)), entry.result.networks["train"]))
+
+
 def measure(jobs: Sequence[Job], path: Path, *, workers: int = 1, advance: Advance) -> Iterator[Entry]:
     """Run the jobs whose results a file does not hold; add each result to it at once.
 
@@ -96,9 +102,10 @@ def measure(jobs: Sequence[Job], path: Path, *, workers: int = 1, advance: Advan
     entries, made = read_entries(path), evidence()
     for result in run_in_processes(jobs, _evaluate, workers, advance):
         entries = [entry for entry in entries if _place(entry.result) != _place(result)]
-        entries.append(Entry(result, made))
+        entry = Entry(result, made)
+        entries = in_order([*entries, entry])
         write_whole(path, ENTRIES.dump_json(entries))
-        yield entries[-1]
+        yield entry
 
 
 def _evaluate(job: Job, advance: Advance) -> Result:

@@ -4,7 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.metanetworks import Job, measure, read_entries, tabulate, tabulate_costs, tabulate_differences
+from benchmark.metanetworks import (
+    Entry,
+    Job,
+    in_order,
+    measure,
+    read_entries,
+    tabulate,
+    tabulate_costs,
+    tabulate_differences,
+)
 from metanets import metrics
 from metanets.evaluation import evaluate_model
 from metanets.settings import Settings
@@ -36,6 +45,24 @@ def test_each_result_is_that_of_evaluate_model_and_is_kept_with_its_evidence(pla
         again, _ = evaluate_model(planted_zoo, entry.result.treatment, entry.result.model, seeds=2)
         assert replace(entry.result, seconds={}) == replace(again, seconds={})
         assert {"date", "command", "commit", "torch", "processor"} <= entry.made.keys()
+
+
+def test_a_file_goes_model_by_model_and_from_few_networks_to_many_whatever_came_first():
+    places = [
+        ("mlp", "a"),
+        ("gmn", "a"),
+        ("linear", "a"),
+        ("gone", "a"),
+        ("linear", "b"),
+        ("mean", "b"),
+        ("linear", "a"),
+    ]
+    results = [some_result(*place, rank) for rank, place in enumerate(places)]
+    results[2] = replace(results[2], networks=results[2].networks | {"train": 10**6})
+    arranged = [entry.result for entry in in_order([Entry(result, {}) for result in results])]
+    assert [result.model for result in arranged] == ["mean", *["linear"] * 3, "mlp", "gmn", "gone"]
+    assert [result.treatment for result in arranged[1:4]] == ["b", "a", "a"]
+    assert arranged[3].networks["train"] == 10**6
 
 
 def test_a_job_is_done_by_its_own_result_alone(planted_zoo, plant_zoo, monkeypatch):
