@@ -42,7 +42,7 @@ def repair(
         raise TaskError("repair: the architecture has no norms to set; choose another variant")
     (mean_a, std_a), (mean_b, std_b) = (_statistics(end, norms, x) for end in ends)
     t = t[:, None]
-    tensors = {name: tensor.clone() for name, tensor in stack.layout.unflatten(stack.rows).items()}
+    tensors = stack.layout.unflatten(stack.rows)
     for norm in norms:  # each changes what the next is given
         now = Stack(stack.layout.flatten(tensors), stack.module, stack.layout)
         mean, std = (each[norm] for each in _statistics(now, [norm], x))

@@ -139,7 +139,7 @@ def evaluate_model(
         true=true.astype(float).round(4).tolist(),
         predicted=predicted.astype(float).round(4).tolist(),
         settings=settings,
-        zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+        zoo=zoo.origin,
     )
     return result, trained
 

@@ -194,7 +194,7 @@ def train_model(
     described: dict[str, Any] = {
         "model": model,
         "options": settings.options,
-        "zoo": {"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+        "zoo": zoo.origin,
         "treatment": treatment,
         "task": task,
         "layout": reader.layout.to_json(),

@@ -108,6 +108,11 @@ class Zoo:
         return self.recipe.pairs
 
     @property
+    def origin(self) -> dict[str, str]:
+        """Name and digest of the recipe, by which results say what they were taken on."""
+        return {"name": self.recipe.name, "digest": self.manifest.digest}
+
+    @property
     def treatments(self) -> tuple[str, ...]:
         """The names of its treatments."""
         return tuple(self.recipe.treatments)

@@ -106,7 +106,7 @@ def curvature(
             trace=trace,
             trace_error=error,
             means={"largest_eigenvalue": mean_interval(values[:, 0]), "trace": mean_interval(trace)},
-            zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+            zoo=zoo.origin,
         )
     ]
 

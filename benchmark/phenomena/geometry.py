@@ -104,7 +104,7 @@ def geometry(
                 spectrum=spectrum,
                 dimension=float(1 / np.square(spectrum).sum()),
                 components={str(share): int((spectrum.cumsum() < share).sum()) + 1 for share in SHARES},
-                zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+                zoo=zoo.origin,
             )
         )
         progress(len(index))

@@ -94,8 +94,7 @@ def merging(
             way: {name: mean_interval(np.concatenate([part[way][name] for part in parts])) for name in parts[0][way]}
             for way in parts[0]
         }
-        digest = {"name": zoo.recipe.name, "digest": zoo.manifest.digest}
-        found.append(Merging(treatment, size, groups.tolist(), ways, digest))
+        found.append(Merging(treatment, size, groups.tolist(), ways, zoo.origin))
     return found
 
 

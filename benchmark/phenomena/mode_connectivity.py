@@ -112,7 +112,7 @@ def mode_connectivity(
             "whole": mean_interval(distance),
             "per_parameter": mean_interval(distance / float(treated.trainable.sum()) ** 0.5),
         },
-        zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+        zoo=zoo.origin,
     )
 
 

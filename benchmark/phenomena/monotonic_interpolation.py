@@ -123,7 +123,7 @@ def monotonic_interpolation(
                 }
                 for name, values in measured.items()
             },
-            zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+            zoo=zoo.origin,
         )
     ]
 

@@ -102,7 +102,7 @@ def optimisation(
             diverged=len(curves) - len(index),
             reached=[reached(curves, goal) for goal in GOALS],
             final={name: mean_interval(values.astype(float)) for name, values in (metrics | gaps).items()},
-            zoo={"name": zoo.recipe.name, "digest": zoo.manifest.digest},
+            zoo=zoo.origin,
         )
     ]
 

@@ -85,8 +85,7 @@ def planes(
     measured = Stack(rows, stack.module, stack.layout).evaluate(data.test_x, data.test_y)
     loss, accuracy = (values.view(points, points).numpy() for values in (measured.loss, measured.accuracy))
     progress(3)
-    digest = {"name": zoo.recipe.name, "digest": zoo.manifest.digest}
-    return [Plane(treatment, index.tolist(), corners.numpy(), x.numpy(), y.numpy(), loss, accuracy, digest)]
+    return [Plane(treatment, index.tolist(), corners.numpy(), x.numpy(), y.numpy(), loss, accuracy, zoo.origin)]
 
 
 def span(rows: Float[Tensor, "3 parameters"]) -> tuple[Float[Tensor, "2 parameters"], Float[Tensor, "3 2"]]:

@@ -5,24 +5,9 @@ from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
 from benchmark.phenomena.geometry import geometry, mean_to_others, principal_variances
-from tests.scenarios import small_recipe
-from zoo import generate
-from zoo.data import load_data
+from tests.benchmark.conftest import TREATMENTS
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
-
-TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric")
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", train_limit=100)
-
-
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory):
-    training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 2}
-    return generate(small_recipe(8, training=training).only(TREATMENTS), tmp_path_factory.mktemp("zoos") / "replicas")
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS)

@@ -4,21 +4,7 @@ import torch
 from torch.nn import functional
 
 from benchmark.phenomena.planes import planes, span
-from tests.scenarios import small_recipe
-from zoo import generate
-from zoo.data import load_data
 from zoo.errors import TaskError
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", train_limit=100)
-
-
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory):
-    training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 2}
-    return generate(small_recipe(4, training=training).only(["standard"]), tmp_path_factory.mktemp("zoos") / "replicas")
 
 
 def test_axes_are_orthonormal_and_keep_the_distances_of_the_networks():
