@@ -44,6 +44,7 @@ class ParameterGraph(nn.Module):
         edge_code: `(E, codes)`: kind, depth of the layer, which entries are fixed.
         edge_tensor: `(E,)`: which tensor of the layout an edge is from; residual additions come last.
         columns: `(E, kernel)`: the columns of a row on each edge; P stands for 0 and P + 1 for 1.
+        incidence: sparse `(2 nodes, E)`, see `incidence`.
     """
 
     x: Tensor
@@ -54,6 +55,7 @@ class ParameterGraph(nn.Module):
     edge_code: Tensor
     edge_tensor: Tensor
     columns: Tensor
+    incidence: Tensor
 
     def __init__(self, layout: ParameterLayout, trainable: Bool[Tensor, " parameters"] | None = None) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class ParameterGraph(nn.Module):
         self.register_buffer("edge_code", torch.cat(code, 1), persistent=False)
         self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.register_buffer("columns", index, persistent=False)
+        self.register_buffer("incidence", incidence(self.edge_index, kind, start), persistent=False)
 
         lengths = torch.tensor(list(layout.axes.values()))
         places = [PLACES.index(axis) if axis in IDENTIFIED else PLACES.index("hidden") for axis in layout.axes]
@@ -108,10 +111,15 @@ class ParameterGraph(nn.Module):
         self.register_buffer("axis", torch.arange(len(lengths)).repeat_interleave(lengths), persistent=False)
 
     def forward(self, rows: Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]) -> Data:
-        """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`; of a single row, `(E, kernel)`."""
-        padded = torch.cat([rows, rows.new_tensor([0, 1]).expand(*rows.shape[:-1], 2)], -1)
+        """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`; of a single row, `(E, kernel)`.
+
+        Only the former has the `incidence`, for PyG cannot join those of a disjoint union.
+        """
         # Columns first, in memory, too: that gathers long runs.
-        values = padded.movedim(-1, 0).contiguous()[self.columns]  # (E, kernel, N)
+        constants = rows.new_tensor([0, 1]).view(2, *[1] * (rows.ndim - 1)).expand(2, *rows.shape[:-1])
+        values = torch.cat([rows.movedim(-1, 0), constants]).index_select(0, self.columns.flatten())
+        values = values.unflatten(0, self.columns.shape)  # (E, kernel, N)
+        shared = {} if rows.ndim == 1 else {"incidence": self.incidence.to(rows.dtype)}
         return Data(
             x=self.x.to(rows.dtype),
             unit=self.unit,
@@ -121,6 +129,7 @@ class ParameterGraph(nn.Module):
             edge_kind=self.edge_kind,
             edge_code=self.edge_code.to(rows.dtype),
             edge_tensor=self.edge_tensor,
+            **shared,
         )
 
     def rows(self, graph: Data) -> Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]:
@@ -129,6 +138,20 @@ class ParameterGraph(nn.Module):
         rows = values.new_empty(self.layout.size + 2, *values.shape[2:])
         rows[self.columns] = values
         return rows[: self.layout.size].movedim(0, -1).contiguous()
+
+
+def incidence(edge_index: Int[Tensor, "2 edges"], edge_kind: Int[Tensor, " edges"], nodes: int) -> Tensor:
+    """Return the matrix that takes edge states to their means at nodes, `(2 nodes, E)`, sparse.
+
+    Its first rows are for incoming edges, the last for outgoing ones: of each kind the mean, and the sum of these, so
+    that a node's one bias counts as much as all its weights.
+    """
+    edge = torch.arange(len(edge_kind)).repeat(2)
+    node = torch.cat([edge_index[1], nodes + edge_index[0]])
+    of_kind = len(KINDS) * node + edge_kind.repeat(2)
+    share = 1 / of_kind.bincount()[of_kind].double()
+    size = (2 * nodes, len(edge_kind))
+    return torch.sparse_coo_tensor(torch.stack([node, edge]), share, size, check_invariants=True).coalesce()
 
 
 def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:

@@ -6,47 +6,59 @@ Kofinas et al. 2024.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import MLP, MessagePassing
 
 from metanets.graph import KINDS, EdgeMean
 from metanets.inputs import Reader
-from metanets.models.graph import GraphMetanetwork
+from metanets.models.graph import EdgeUpdate, GraphMetanetwork
 
 
-class Layer(MessagePassing):
-    """A node takes in the means of its incoming and outgoing edges of each kind.
+class EdgeMeans(MessagePassing):
+    """What each node takes in: of its incoming and of its outgoing edges the mean of each kind, summed over kinds.
 
-    Arguments:
-        hidden: size of node and edge states.
+    So a node's one bias counts as much as all its weights.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self) -> None:
         super().__init__(aggr=EdgeMean(), node_dim=0)
-        self.node = MLP([3 * hidden, 2 * hidden, hidden], norm=None)
 
-    def forward(
-        self,
-        nodes: Float[Tensor, "nodes *#networks hidden"],
-        edges: Float[Tensor, "edges *#networks hidden"],
-        graph: Data,
-    ) -> Float[Tensor, "nodes *networks hidden"]:
-        """Return the new states of nodes."""
-        own = {"edges": edges, "kind": graph.edge_kind, "size": (len(nodes), len(nodes))}
-        incoming = self.propagate(graph.edge_index, **own)
-        outgoing = self.propagate(graph.edge_index.flip(0), **own)
-        nodes = nodes.expand_as(incoming)
-        return nodes + self.node(torch.cat([nodes, incoming, outgoing], -1))
+    def forward(self, edges: Float[Tensor, "edges *networks hidden"], graph: Data) -> Float[Tensor, "2 nodes ..."]:
+        """Return what nodes take in along edges and against them."""
+        nodes = len(graph.x)
+        if "incidence" in graph:  # one product for both, as fast again
+            return (graph.incidence @ edges.flatten(1)).view(2, nodes, *edges.shape[1:])
+        own = {"edges": edges, "kind": graph.edge_kind, "size": (nodes, nodes)}
+        return torch.stack([self.propagate(index, **own) for index in (graph.edge_index, graph.edge_index.flip(0))])
 
     def message(self, edges: Tensor) -> Tensor:
         """Send an edge's state to its nodes."""
         return edges
 
     def aggregate(self, inputs: Tensor, index: Tensor, kind: Tensor, dim_size: int) -> Tensor:
-        """Sum the means over a node's edges of each kind, so that its one bias counts as much as all its weights."""
+        """Sum the means over a node's edges of each kind."""
         means = self.aggr_module(inputs, len(KINDS) * index + kind, dim_size=len(KINDS) * dim_size, dim=0)
         return means.view(dim_size, len(KINDS), *means.shape[1:]).sum(1)
+
+
+class Layer(nn.Module):
+    """Updates a node by what it takes in.
+
+    Arguments:
+        hidden: size of node and edge states.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.node = MLP([3 * hidden, 2 * hidden, hidden], norm=None)
+
+    def forward(
+        self, nodes: Float[Tensor, "nodes *#networks hidden"], taken: Float[Tensor, "2 nodes *networks hidden"]
+    ) -> Float[Tensor, "nodes *networks hidden"]:
+        """Return the new states of nodes."""
+        nodes = nodes.expand_as(taken[0])
+        return nodes + self.node(torch.cat([nodes, *taken], -1))
 
 
 class GMN(GraphMetanetwork):
@@ -60,3 +72,23 @@ class GMN(GraphMetanetwork):
 
     def __init__(self, reader: Reader, hidden: int = 16, layers: int = 2) -> None:
         super().__init__(reader, hidden, [Layer(hidden) for _ in range(layers)])
+        self.means = EdgeMeans()
+
+    def pass_messages(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *networks hidden"],
+        graph: Data,
+    ) -> Float[Tensor, "nodes *networks hidden"]:
+        """Return the states of nodes in the end."""
+        taken = self.means(edges, graph)
+        nodes = self.layers[0](nodes, taken)
+        for update, layer in zip(self.edge_updates, self.layers[1:], strict=True):
+            assert isinstance(update, EdgeUpdate)
+            change = update(nodes, edges, graph.edge_index)
+            # The mean of products is the product of the mean, and there are far fewer nodes than edges.
+            taken = taken + update.out(self.means(change, graph))
+            nodes = layer(nodes, taken)
+            if layer is not self.layers[-1]:
+                edges = edges + update.out(change)
+        return nodes

@@ -1,6 +1,8 @@
 """What graph metanetworks share: how a parameter graph is encoded, and how one number is read off it."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +31,7 @@ class GraphMetanetwork(Metanetwork):
         reader: of networks whose graph is shared; those of a disjoint union have as many inputs, classes and kernel
             entries.
         hidden: size of all states.
-        layers: how nodes are updated: called with node states, edge states and the graph, each returns new node states.
+        layers: that update nodes. Edges are updated between them.
     """
 
     reads = "tensors"
@@ -57,14 +59,20 @@ class GraphMetanetwork(Metanetwork):
         nodes, code = self.node_code(graph.x) + self.unit(graph.unit), self.edge_code(graph.edge_code)
         if graph.edge_attr.ndim == 3:
             nodes, code = nodes[:, None], code[:, None]
-        edges = self.edge((graph.edge_attr @ self.edge_value + code).relu())
+        edges = self.edge((graph.edge_attr @ self.edge_value).add_(code).relu_())
         of_edges = self.read_edges(edges, graph.edge_code, graph.edge_tensor, _graph_of_edges(graph))
-        for number, layer in enumerate(self.layers):
-            if number:
-                edges = self.edge_updates[number - 1](nodes, edges, graph.edge_index)
-            nodes = layer(nodes, edges, graph)
+        nodes = self.pass_messages(nodes, edges, graph)
         of_nodes = self.read_nodes(nodes, graph.x, graph.axis, graph.batch)
         return self.head(torch.cat([of_edges, of_nodes], -1)).flatten()
+
+    @abstractmethod
+    def pass_messages(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *networks hidden"],
+        graph: Data,
+    ) -> Float[Tensor, "nodes *networks hidden"]:
+        """Return the states of nodes in the end, by `layers` and `edge_updates` in turns."""
 
 
 def _graph_of_edges(graph: Data) -> Tensor | None:
@@ -86,7 +94,7 @@ class ReadOff(nn.Module):
     def __init__(self, hidden: int, codes: int) -> None:
         super().__init__()
         self.norm = RunningNorm(2 * hidden)
-        self.mean = EdgeMean()
+        self.mean, self.moments = EdgeMean(), Moments.apply
         self.group = MLP([2 * hidden + codes, 4 * hidden, 4 * hidden], norm=None)
 
     def forward(
@@ -102,10 +110,9 @@ class ReadOff(nn.Module):
             group = group + groups * graph
         count = group.bincount(minlength=groups * graphs)
         present = count > 0  # a shallower network has fewer groups
-        mean, square, code = (
-            self.mean(x, group, dim_size=len(count))[present] for x in (states.relu(), states.square(), code)
-        )
+        mean, square = self.moments(states, group, count)[:, present]
         features = self.norm(torch.cat([mean, (square + TINY).log() / 2], -1))
+        code = self.mean(code, group, dim_size=len(count))[present]
         code = code.view(len(code), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
         read = self.group(torch.cat([features, code], -1))
         network = torch.arange(len(count), device=group.device)[present] // groups
@@ -113,8 +120,32 @@ class ReadOff(nn.Module):
         return read[0] if graph is None else read
 
 
+class Moments(torch.autograd.Function):
+    """Means of the positive part and of the square within groups, `(2, groups, ...)`.
+
+    They take most of their time on the way back, which goes through the states once here, six times by `autograd`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, group: Tensor, count: Tensor) -> Tensor:
+        """Return the means; zero for an empty group."""
+        share = 1 / count.clamp(min=1).to(states.dtype).view(-1, *[1] * (states.ndim - 1))
+        ctx.save_for_backward(states, group, share)
+        sums = states.new_zeros(2, len(count), *states.shape[1:])
+        sums[0].index_add_(0, group, states.relu())
+        sums[1].index_add_(0, group, states.square())
+        return sums * share
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the states."""
+        states, group, share = ctx.saved_tensors
+        of_mean, of_square = (part.index_select(0, group) for part in grad * share)
+        return of_mean.mul_(states > 0).addcmul_(of_square, states, value=2), None, None
+
+
 class EdgeUpdate(MessagePassing):
-    """Adds to the state of each edge what its two ends make of it.
+    """What the two ends of an edge make of it: its state grows by `out` of that.
 
     Arguments:
         hidden: size of node and edge states.
@@ -123,8 +154,8 @@ class EdgeUpdate(MessagePassing):
     def __init__(self, hidden: int) -> None:
         super().__init__(node_dim=0)
         self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
-        self.edge_in, self.edge_out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
-        nn.init.zeros_(self.edge_out.weight)  # what ends make of an edge is added as far as it helps
+        self.edge, self.out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        nn.init.zeros_(self.out.weight)  # what ends make of an edge is added as far as it helps
 
     def forward(
         self,
@@ -132,17 +163,16 @@ class EdgeUpdate(MessagePassing):
         edges: Float[Tensor, "edges *#networks hidden"],
         edge_index: Int[Tensor, "2 edges"],
     ) -> Float[Tensor, "edges *networks hidden"]:
-        """Return the new states of edges."""
+        """Return what the ends make of edges."""
         # The ends are projected before they are gathered: there are far more edges than nodes.
         ends = {"source": self.source(nodes), "target": self.target(nodes)}
         return self.edge_updater(edge_index, **ends, edges=edges)
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
-        """Return an edge's new state."""
-        # Memory is what takes the time: products add to a sum, in place where nothing else needs the tensor.
-        flat, ends = edges.flatten(0, -2), source_j.add_(target_i).flatten(0, -2)
-        hidden = torch.addmm(ends, flat, self.edge_in.weight.T).relu_()
-        return torch.addmm(flat, hidden, self.edge_out.weight.T).view_as(edges)
+        """Return what its ends make of an edge."""
+        # Memory is what takes the time: the product adds to the sum, in place where nothing else needs the tensor.
+        ends = source_j.add_(target_i).flatten(0, -2)
+        return torch.addmm(ends, edges.flatten(0, -2), self.edge.weight.T).relu_().view_as(edges)
 
 
 class RunningNorm(nn.Module):

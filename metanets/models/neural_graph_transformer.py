@@ -14,7 +14,7 @@ from torch_geometric.nn import MLP, MessagePassing
 from torch_geometric.utils import softmax
 
 from metanets.inputs import Reader
-from metanets.models.graph import GraphMetanetwork
+from metanets.models.graph import EdgeUpdate, GraphMetanetwork
 
 
 class Attention(MessagePassing):
@@ -99,3 +99,17 @@ class NeuralGraphTransformer(GraphMetanetwork):
 
     def __init__(self, reader: Reader, hidden: int = 16, heads: int = 2, layers: int = 2) -> None:
         super().__init__(reader, hidden, [Layer(hidden, heads) for _ in range(layers)])
+
+    def pass_messages(
+        self,
+        nodes: Float[Tensor, "nodes *#networks hidden"],
+        edges: Float[Tensor, "edges *networks hidden"],
+        graph: Data,
+    ) -> Float[Tensor, "nodes *networks hidden"]:
+        """Return the states of nodes in the end."""
+        nodes = self.layers[0](nodes, edges, graph)
+        for update, layer in zip(self.edge_updates, self.layers[1:], strict=True):
+            assert isinstance(update, EdgeUpdate)
+            edges = edges + update.out(update(nodes, edges, graph.edge_index))
+            nodes = layer(nodes, edges, graph)
+        return nodes

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch
+from torch_geometric.nn import MeanAggregation
 
 from metanets.inputs import Tensors
 from metanets.models.gmn import GMN
-from metanets.models.graph import RunningNorm
+from metanets.models.graph import Moments, RunningNorm
 from metanets.models.neural_graph_transformer import NeuralGraphTransformer
 from metanets.models.scale_gmn import Rescaling, ScaleGMN
 from tests.scenarios import NETWORKS, Network, some_thetas, treat
@@ -215,3 +216,18 @@ def test_running_norm_is_batch_normalisation_by_the_statistics_of_batches_before
         ours.train()(x)
     torch.testing.assert_close(ours.eval()(x).flatten(0, 1), theirs.eval()(x.flatten(0, 1)), rtol=1e-2, atol=1e-2)
     assert torch.equal(ours(x), ours(x))
+
+
+def test_moments_and_their_gradients_are_those_of_plain_means():
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(30, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    group = torch.randint(5, (30,), generator=generator) // 2 * 2  # groups 1 and 3 are empty
+    count = group.bincount(minlength=6)
+    plain = torch.stack(
+        [MeanAggregation()(x.flatten(1), group, dim_size=6).view(6, 2, 3) for x in (states.relu(), states.square())]
+    )
+    moments = Moments.apply(states, group, count)
+    torch.testing.assert_close(moments, plain)
+    weight = torch.randn(moments.shape, dtype=torch.float64, generator=generator)
+    own, other = (torch.autograd.grad((weight * x).sum(), states)[0] for x in (moments, plain))
+    torch.testing.assert_close(own, other)
