@@ -6,18 +6,18 @@ Source: Ainsworth, Hayase, Srinivasa 2023, *Git Re-Basin: Merging Models modulo 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from zoo.errors import TaskError
 from zoo.parameters import ParameterLayout
 from zoo.seeds import rng_for
-from zoo.stack import Stack, one_by_one
+from zoo.stack import Stack
 
 Rows = Float[Tensor, "networks parameters"]
 Objective = Float[Tensor, " networks"]
@@ -181,24 +181,17 @@ def outputs(
     stack: Stack, sites: Sequence[str], x: Float[Tensor, "examples ..."]
 ) -> dict[str, Float[Tensor, "networks units samples"]]:
     """Return what some submodules of every network give on examples, for each unit at all positions."""
-    given: dict[str, Tensor] = {}
+    given: dict[str, list[Tensor]] = {site: [] for site in sites}
 
-    def keep(site: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda module, inputs, output: given.__setitem__(site, output)
+    def keep(site: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        given[site].append(output.transpose(0, 1).flatten(1))  # (units, samples)
 
-    def run(network: dict[str, Tensor]) -> dict[str, Tensor]:
-        functional_call(stack.module, network, (x,))
-        return {site: given[site].transpose(0, 1).flatten(1) for site in sites}  # (units, samples)
-
-    hooks = [stack.module.get_submodule(site).register_forward_hook(keep(site)) for site in sites]
-    try:
-        if not one_by_one(stack.module, x.device):
-            return vmap(run)(stack.layout.unflatten(stack.rows))
-        each = [run(stack.layout.unflatten(row)) for row in stack.rows]
-        return {site: torch.stack([own[site] for own in each]) for site in sites}
-    finally:
+    for network in stack.networks():
+        hooks = [network.get_submodule(site).register_forward_hook(partial(keep, site)) for site in sites]
+        network(x)
         for hook in hooks:
             hook.remove()
+    return {site: torch.stack(each) for site, each in given.items()}
 
 
 def _descend(

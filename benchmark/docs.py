@@ -7,13 +7,13 @@ A table stands under a comment that says what it shows:
     <!-- FILE costs -->                    parameters and seconds
     <!-- FILE MODEL less OTHER -->         how much more one metanetwork reaches than another
 
-with FILE in `benchmark/results`.
+with FILE in `benchmark/results`, or several joined by `+`.
 """
 
 import re
 from pathlib import Path
 
-from benchmark.metanetworks import read_entries, tabulate, tabulate_costs, tabulate_differences
+from benchmark.metanetworks import in_order, read_entries, tabulate, tabulate_costs, tabulate_differences
 from zoo.errors import TaskError
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,10 +29,13 @@ def fill(page: str) -> str:
     return COMMENT.sub(lambda found: f"{found[1]}{_table(found[2], *found[3].split())}\n", page)
 
 
-def _table(file: str, *words: str) -> str:
-    results = [entry.result for entry in read_entries(RESULTS / file)]
-    if not results:
-        raise TaskError(f"{RESULTS / file}: holds no results; see `asymzoo benchmark metanetworks`")
+def _table(files: str, *words: str) -> str:
+    entries = []
+    for file in files.split("+"):
+        if not (found := read_entries(RESULTS / file)):
+            raise TaskError(f"{RESULTS / file}: holds no results; see `asymzoo benchmark metanetworks`")
+        entries += found
+    results = [entry.result for entry in in_order(entries)]
     match words:
         case ["costs"]:
             return tabulate_costs(results)

@@ -4,7 +4,8 @@ Every phenomenon in this project is the evaluation of some stack.
 """
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch.func import functional_call, vmap
 
 from zoo.parameters import ParameterLayout, Permutations
 
-EVALUATION_BATCH = 256  # examples run at once: larger batches leave the cache
+MEASURED = 16  # networks at once, so that their logits stay in cache
 STACK_BYTES = 8 << 20  # of rows worked on together: with gradient and moments they should stay in cache
 
 
@@ -45,6 +46,11 @@ def stack_size(module: nn.Module, layout: ParameterLayout, device: torch.device 
     return 16 if is_convolutional(module) else 512
 
 
+def batch_size(module: nn.Module) -> int:
+    """How many examples to run a network on at once, so that its activations stay in cache."""
+    return 256 if is_convolutional(module) else 2048
+
+
 def run_stack(
     module: nn.Module,
     layout: ParameterLayout,
@@ -53,7 +59,7 @@ def run_stack(
 ) -> Float[Tensor, "networks batch classes"]:
     """Run network `k` on inputs `x[k]`; derivatives of any order pass through."""
     if one_by_one(module, rows.device):
-        networks = [_channels_last(layout.unflatten(row)) for row in rows.unbind()]
+        networks = [{n: _channels_last(t) for n, t in layout.unflatten(row).items()} for row in rows.unbind()]
         outputs = [functional_call(module, network, (batch,)) for network, batch in zip(networks, x, strict=True)]
         return torch.stack(outputs)
     tensors = layout.unflatten(rows)
@@ -88,9 +94,9 @@ def stack_gradient(
     return torch.stack(losses), torch.stack(gradients)
 
 
-def _channels_last(network: dict[str, Tensor]) -> dict[str, Tensor]:
+def _channels_last(values: Tensor) -> Tensor:
     # The kernels' format decides that of all images. `contiguous` would leave those of one channel as they are.
-    return {n: t.to(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in network.items()}
+    return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def cross_entropy(
@@ -99,11 +105,14 @@ def cross_entropy(
     smoothing: Float[Tensor, " networks"] | None = None,
 ) -> Float[Tensor, " networks"]:
     """Return each network's mean cross-entropy, its labels smoothed by its own `smoothing`."""
-    log_p = logits.log_softmax(-1)
-    loss = -log_p.gather(-1, y[..., None]).squeeze(-1).mean(-1)
+    # `log_softmax` takes many times as long over so few classes, and with another dimension last sums depend on the
+    # networks beside.
+    logits = logits - logits.amax(-1, keepdim=True).detach()
+    log_sum = logits.exp().sum(-1).log()  # (K, B)
+    loss = (log_sum - logits.gather(-1, y[..., None]).squeeze(-1)).mean(-1)
     if smoothing is None:
         return loss
-    return (1 - smoothing) * loss - smoothing * log_p.mean((-2, -1))
+    return (1 - smoothing) * loss + smoothing * (log_sum - logits.mean(-1)).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -124,36 +133,41 @@ class Stack:
         """K."""
         return len(self.rows)
 
-    def logits(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "networks batch classes"]:
-        """Run every network on the same inputs."""
-        return run_stack(self.module, self.layout, self.rows, x.expand(len(self), *x.shape))
+    def networks(self) -> Iterator[nn.Module]:
+        """Return one module that becomes each network in turn."""
+        module = copy.deepcopy(self.module)
+        parameters = list(module.parameters())
+        tensors = self.layout.unflatten(self.rows.detach())
+        for network in zip(*(tensors[name].unbind() for name, _ in module.named_parameters()), strict=True):
+            for parameter, values in zip(parameters, network, strict=True):
+                parameter.data = _channels_last(values)
+            yield module
+
+    def logits(self, x: Float[Tensor, "examples ..."]) -> Float[Tensor, "networks examples classes"]:
+        """Run every network on the same inputs; `run_stack` is for derivatives."""
+        return torch.stack(list(self._each_logits(x)))
+
+    @torch.no_grad()
+    def _each_logits(self, x: Tensor) -> Iterator[Float[Tensor, "examples classes"]]:
+        batches = [x] if getattr(self.module, "whole", False) else x.split(batch_size(self.module))
+        if x.device.type == "cpu":
+            # One after the other: their activations stay in cache, and each layer is one kernel.
+            for network in self.networks():
+                yield torch.cat([network(batch) for batch in batches])
+        else:
+            for rows in self.rows.split(stack_size(self.module, self.layout, x.device)):
+                stacked = [batch.expand(len(rows), *batch.shape) for batch in batches]
+                yield from torch.cat([run_stack(self.module, self.layout, rows, batch) for batch in stacked], 1)
 
     def evaluate(self, x: Float[Tensor, "examples ..."], y: Int[Tensor, " examples"]) -> Evaluation:
         """Measure every network on the same labelled data, in bounded memory."""
-        portions = self.rows.split(stack_size(self.module, self.layout, self.rows.device))
-        parts = [replace(self, rows=rows)._measure(x, y) for rows in portions]
-        return Evaluation(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-    @torch.no_grad()
-    def _measure(self, x: Tensor, y: Tensor) -> Evaluation:
-        run, batch = self._prepared(), len(x) if getattr(self.module, "whole", False) else EVALUATION_BATCH
-        correct = torch.zeros(len(self), dtype=torch.int64, device=x.device)
-        loss = torch.zeros(len(self), dtype=torch.float64, device=x.device)
-        for images, labels in zip(x.split(batch), y.split(batch), strict=True):
-            logits = run(images)
-            correct += (logits.argmax(-1) == labels).sum(-1)
-            loss += len(labels) * cross_entropy(logits, labels.expand(len(self), -1)).double()
-        return Evaluation(*((total.double() / len(y)).to(self.rows.dtype) for total in (correct, loss)))
-
-    def _prepared(self) -> Callable[[Tensor], Tensor]:
-        """Return `logits`, made ready to run on many batches without derivatives."""
-        if not one_by_one(self.module, self.rows.device):
-            return self.logits
-        networks = [
-            self.network(k).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for k in range(len(self))
-        ]
-        return lambda x: torch.stack([network(x) for network in networks])
+        each, accuracy, loss = self._each_logits(x), [], []
+        while some := list(itertools.islice(each, MEASURED)):
+            logits = torch.stack(some)
+            predicted = logits.movedim(-1, 0).contiguous().max(0).indices  # as `argmax(-1)`, but fast
+            accuracy.append((predicted == y).to(logits.dtype).mean(-1))
+            loss.append(cross_entropy(logits, y.expand(len(some), -1)))
+        return Evaluation(torch.cat(accuracy), torch.cat(loss))
 
     def permute(self, permutations: Permutations) -> "Stack":
         """Return the stack with hidden units permuted, see `ParameterLayout.permute`."""
@@ -161,8 +175,4 @@ class Stack:
 
     def network(self, k: int) -> nn.Module:
         """Return network `k` as an ordinary module of its own."""
-        module = copy.deepcopy(self.module)
-        tensors = self.layout.unflatten(self.rows[k])
-        for name, parameter in module.named_parameters():
-            parameter.data = tensors[name].detach().clone()
-        return module
+        return next(replace(self, rows=self.rows[k : k + 1].detach().clone()).networks())

@@ -20,11 +20,12 @@ from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
-from zoo.stack import EVALUATION_BATCH, Stack, cross_entropy, run_stack, stack_size
+from zoo.stack import Stack, cross_entropy, run_stack, stack_size
 from zoo.store import Zoo
 
 NETWORKS = 64
 EXAMPLES = 2048  # of the train split
+AT_ONCE = 256  # of these: what the way back twice needs stays in cache
 STEPS = 24  # of Lanczos
 PROBES = 16
 LARGEST = 5
@@ -136,7 +137,7 @@ def hessian_product(
     """Return `H v` of each network, H the Hessian of its mean cross-entropy; `v` is zero where nothing trains."""
     rows = stack.rows.detach().requires_grad_()
     total = torch.zeros_like(rows)
-    for images, labels in zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True):
+    for images, labels in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True):
         logits = run_stack(stack.module, stack.layout, rows, images.expand(len(rows), *images.shape))
         loss = cross_entropy(logits, labels.expand(len(rows), -1)) * (len(labels) / len(y))
         (gradient,) = torch.autograd.grad(loss.sum(), rows, create_graph=True)

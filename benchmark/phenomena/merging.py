@@ -19,7 +19,7 @@ from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
-from zoo.stack import EVALUATION_BATCH, Stack, stack_size
+from zoo.stack import Stack, stack_size
 from zoo.store import Zoo
 
 SIZES = (2, 4, 8, 16)
@@ -163,10 +163,9 @@ def greedy_soup(stack: Stack, size: int, train_loss: Float[Tensor, "groups size"
     return Stack(soup, stack.module, stack.layout)
 
 
-@torch.no_grad()
 def probabilities(stack: Stack, x: Float[Tensor, "examples ..."]) -> Probabilities:
     """Return what every network thinks of each class."""
-    return torch.cat([stack.logits(batch).softmax(-1) for batch in x.split(EVALUATION_BATCH)], 1)
+    return stack.logits(x).softmax(-1)
 
 
 def measure(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Float[np.ndarray, " networks"]]:

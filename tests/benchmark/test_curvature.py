@@ -45,7 +45,7 @@ def test_products_are_those_of_the_exact_hessian(network, setting, monkeypatch):
     v = v * treated.trainable
     expected = torch.einsum("kpq,kq->kp", exact, v)
     torch.testing.assert_close(hessian_product(stack, treated.trainable, x, y, v), expected)
-    monkeypatch.setattr(module, "EVALUATION_BATCH", 7)  # the last batch is smaller
+    monkeypatch.setattr(module, "AT_ONCE", 7)  # the last batch is smaller
     torch.testing.assert_close(hessian_product(stack, treated.trainable, x, y, v), expected)
     assert (expected[:, ~treated.trainable] == 0).all()
 

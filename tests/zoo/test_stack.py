@@ -25,9 +25,9 @@ def test_evaluation_is_accuracy_and_cross_entropy_by_hand(monkeypatch, network, 
     stack = make_stack(network, setting)
     data = some_data(NETWORKS[network].shape).to("cpu", torch.float64)
     accuracy, loss = measured_by_hand(stack, data.train_x, data.train_y)
-    for batch, size in ((256, 8 << 20), (7, 8 << 20), (43, 8 * stack.layout.size)):  # portions of examples, of networks
-        monkeypatch.setattr(zoo.stack, "EVALUATION_BATCH", batch)
-        monkeypatch.setattr(zoo.stack, "STACK_BYTES", size)
+    for batch, networks in ((256, 128), (7, 128), (43, 2)):  # portions of examples, of networks
+        monkeypatch.setattr(zoo.stack, "batch_size", lambda module, batch=batch: batch)
+        monkeypatch.setattr(zoo.stack, "stack_size", lambda *network, networks=networks: networks)
         found = stack.evaluate(data.train_x, data.train_y)
         torch.testing.assert_close(found.accuracy.double(), accuracy, rtol=0, atol=1e-7)
         torch.testing.assert_close(found.loss, loss, rtol=1e-10, atol=0)
