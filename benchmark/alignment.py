@@ -77,8 +77,13 @@ def weight_matching(
         restarts: how many starts.
         progress: called with the objective of each network after each step.
 
+    Raises:
+        TaskError: if a tensor has an axis twice, which makes the best permutation of that axis no linear assignment.
+
     Source: Ainsworth et al. 2023, algorithm 1.
     """
+    if twice := [p.name for p in layout.parameters if len({*p.axes} - {None}) < sum(a is not None for a in p.axes)]:
+        raise TaskError(f"weight matching: {twice[0]} has an axis twice; match such networks by activations")
     targets = targets.expand_as(rows)
     best, reached = _descend(layout, rows, targets, _identity(layout, len(rows)), rng, progress)
     for _ in range(restarts - 1):
@@ -146,18 +151,20 @@ def merge_many(
             return found
 
 
-def similarity(layout: ParameterLayout, axis: str, rows: Rows, targets: Rows) -> Float[Tensor, "networks units units"]:
-    """Return the inner product of all that belongs to unit `i` of a target and to unit `j` of a row."""
-    alike = rows.new_zeros(len(rows), layout.axes[axis], layout.axes[axis])
-    own, theirs = layout.unflatten(rows), layout.unflatten(targets)
+def similarity(
+    layout: ParameterLayout, axis: str, tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> Float[Tensor, "networks units units"]:
+    """Return the inner product of all that belongs to unit `i` of a target and to unit `j` of a network.
+
+    Both are given by their named tensors, `(networks, *shape)`.
+    """
+    alike = []
     for parameter in layout.parameters:
         for dim, name in enumerate(parameter.axes, start=1):
             if name == axis:
-                a, b = (
-                    tensors[parameter.name].movedim(dim, 1).reshape(*alike.shape[:2], -1) for tensors in (theirs, own)
-                )
-                alike += a @ b.mT
-    return alike
+                a, b = (each[parameter.name].movedim(dim, 1) for each in (targets, tensors))
+                alike.append(a.reshape(*a.shape[:2], -1) @ b.reshape(*b.shape[:2], -1).mT)
+    return torch.stack(alike).sum(0)
 
 
 def assign(alike: Float[Tensor, "networks units units"]) -> Int[Tensor, "networks units"]:
@@ -203,30 +210,29 @@ def _descend(
     progress: Callable[[Objective], object],
 ) -> tuple[Found, Objective]:
     """Better permutations until no axis gains; return them and what each network has reached."""
-    aligned = layout.permute(rows, found)
-    objective = _inner(targets, aligned)
-    live = torch.arange(len(rows))
-    while len(live):
+    found, rows = dict(found), layout.permute(rows, found)
+    objective = (targets * rows).sum(-1, dtype=torch.float64)
+    tensors, wanted = layout.unflatten(rows), layout.unflatten(targets)
+    live = torch.ones(len(rows), dtype=torch.bool)
+    while live.any():
         before = objective.clone()
         for axis in rng.permutation(list(found)):
-            step = assign(similarity(layout, axis, aligned[live], targets[live]))
-            candidates = layout.permute(aligned[live], {axis: step})
-            now = _inner(targets[live], candidates)
-            better = now > objective[live] + GAIN * objective[live].abs()
-            kept = live[better]
-            aligned[kept], objective[kept] = candidates[better], now[better]
-            found[axis][kept] = found[axis][kept].gather(1, step[better])
-            progress(objective.clone())
-        live = live[objective[live] > before[live]]
+            alike = similarity(layout, axis, tensors, wanted)
+            step = torch.arange(alike.shape[1]).repeat(len(rows), 1)
+            step[live] = assign(alike[live])
+            gain = (alike.gather(2, step[:, :, None]).squeeze(2) - alike.diagonal(dim1=1, dim2=2)).sum(1)
+            worth = gain > GAIN * objective.abs()
+            step[~worth] = torch.arange(alike.shape[1])
+            objective = objective + gain.where(worth, 0)
+            tensors = layout.permute_tensors(tensors, {axis: step})
+            found[axis] = found[axis].gather(1, step)
+            progress(objective)
+        live = objective > before
     return found, objective
 
 
 def _identity(layout: ParameterLayout, networks: int) -> Found:
     return {axis: torch.arange(layout.axes[axis]).repeat(networks, 1) for axis in layout.hidden_axes}
-
-
-def _inner(a: Rows, b: Rows) -> Objective:
-    return (a * b).sum(-1, dtype=torch.float64)
 
 
 def _couples(rows: Rows) -> Float[Tensor, "1"]:

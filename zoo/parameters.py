@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import vmap
 
 Role = Literal["weight", "bias", "norm_scale", "norm_shift"]
 Axes = tuple[str | None, ...]
@@ -173,16 +174,20 @@ class ParameterLayout:
             raise ValueError(f"{sorted(wrong)} cannot be permuted; the hidden axes are {list(self.hidden_axes)}")
         if all(permutation.ndim == 1 for permutation in permutations.values()):
             return rows[..., self.permutation_index(permutations).to(rows.device)]
-        tensors = self.unflatten(rows)
+        each = {axis: units.to(rows.device).expand(len(rows), -1) for axis, units in permutations.items()}
+        return self.flatten(self.permute_tensors(self.unflatten(rows), each))
+
+    def permute_tensors(
+        self, tensors: Mapping[str, Tensor], permutations: Mapping[str, Int[Tensor, "networks units"]]
+    ) -> dict[str, Tensor]:
+        """Permute the units of K networks from their tensors `(K, *shape)`; those without such axes are as given."""
+        permuted = dict(tensors)
         for parameter in self.parameters:
-            for dim, axis in enumerate(parameter.axes, start=1):
+            for dim, axis in enumerate(parameter.axes):
                 if axis is not None and axis in permutations:
-                    index = permutations[axis].to(rows.device).expand(len(rows), -1)
-                    others = [1] * len(parameter.shape)
-                    others[dim - 1] = index.shape[1]
-                    index = index.view(len(rows), *others)
-                    tensors[parameter.name] = tensors[parameter.name].take_along_dim(index, dim)
-        return self.flatten(tensors)
+                    select = vmap(torch.index_select, in_dims=(0, None, 0))  # far faster than `take_along_dim`
+                    permuted[parameter.name] = select(permuted[parameter.name], dim, permutations[axis])
+        return permuted
 
     def draw_initial(self, rng: np.random.Generator) -> Float[Tensor, " parameters"]:
         """Draw a network as PyTorch would: `U(-1, 1) / sqrt(fan_in)` for weights and biases; norms the identity."""

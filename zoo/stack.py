@@ -143,11 +143,11 @@ class Stack:
                 parameter.data = _channels_last(values)
             yield module
 
+    @torch.no_grad()
     def logits(self, x: Float[Tensor, "examples ..."]) -> Float[Tensor, "networks examples classes"]:
         """Run every network on the same inputs; `run_stack` is for derivatives."""
         return torch.stack(list(self._each_logits(x)))
 
-    @torch.no_grad()
     def _each_logits(self, x: Tensor) -> Iterator[Float[Tensor, "examples classes"]]:
         batches = [x] if getattr(self.module, "whole", False) else x.split(batch_size(self.module))
         if x.device.type == "cpu":
@@ -159,6 +159,7 @@ class Stack:
                 stacked = [batch.expand(len(rows), *batch.shape) for batch in batches]
                 yield from torch.cat([run_stack(self.module, self.layout, rows, batch) for batch in stacked], 1)
 
+    @torch.no_grad()
     def evaluate(self, x: Float[Tensor, "examples ..."], y: Int[Tensor, " examples"]) -> Evaluation:
         """Measure every network on the same labelled data, in bounded memory."""
         each, accuracy, loss = self._each_logits(x), [], []

@@ -17,6 +17,7 @@ from benchmark.alignment import (
 )
 from tests.scenarios import NETWORKS, SETTINGS, Network, some_thetas, treat
 from zoo.errors import TaskError
+from zoo.parameters import Parameter, ParameterLayout
 from zoo.stack import Stack
 
 EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
@@ -96,11 +97,21 @@ def test_similarity_is_what_swapping_units_would_gain():
     stack, targets = some_stack("resnet8", 2), some_stack("resnet8", 2, seed=1)
     layout = stack.layout
     for axis in layout.hidden_axes:
-        alike, units = similarity(layout, axis, stack.rows, targets.rows), layout.axes[axis]
+        alike = similarity(layout, axis, *map(layout.unflatten, (stack.rows, targets.rows)))
+        units = layout.axes[axis]
         order = torch.randperm(units, generator=torch.Generator().manual_seed(0))
         gain = alike[:, torch.arange(units), order].sum(1) - alike.diagonal(dim1=1, dim2=2).sum(1)
         moved = layout.permute(stack.rows, {axis: order})
         torch.testing.assert_close(inner(moved, targets.rows) - inner(stack.rows, targets.rows), gain)
+
+
+def test_a_tensor_that_has_an_axis_twice_is_one_clear_error():
+    layout = ParameterLayout((Parameter("recurrent.weight", (4, 4), ("hidden", "hidden"), "weight"),))
+    rows = torch.zeros(1, 16)
+    with pytest.raises(
+        TaskError, match=r"^weight matching: recurrent\.weight has an axis twice; match .* activations$"
+    ):
+        weight_matching(layout, rows, rows, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", range(5))

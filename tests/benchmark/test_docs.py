@@ -9,7 +9,7 @@ from tests.benchmark.test_report import some_result
 from zoo.errors import TaskError
 
 PAGES = sorted(path for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
-RESULTS = [some_result(*place, rank) for rank, place in enumerate([("gmn", "a"), ("mlp", "a"), ("mlp", "b")])]
+RESULTS = [some_result(*place, rank) for rank, place in enumerate([("mlp", "a"), ("mlp", "b"), ("gmn", "a")])]
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,12 @@ def test_a_table_takes_the_place_of_the_one_before_and_nothing_else_changes(word
     assert fill(page.format(words, "")) == filled
     assert fill(page.format(words, "| old |\n|---|\n| 1 |\n")) == filled
     assert fill(filled) == filled
+
+
+def test_files_that_are_joined_give_one_table(tmp_path):
+    for name, results in (("one", RESULTS[2:]), ("other", RESULTS[:2])):
+        (tmp_path / f"{name}.json").write_bytes(ENTRIES.dump_json([Entry(result, {}) for result in results]))
+    assert fill("<!-- one.json+other.json r2 -->\n") == f"<!-- one.json+other.json r2 -->\n{tabulate(RESULTS, 'r2')}\n"
 
 
 def test_a_page_of_results_that_are_not_there_is_one_clear_error():
