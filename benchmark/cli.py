@@ -71,10 +71,11 @@ Next:
 def run_phenomena(
     zoo: Annotated[Path, typer.Argument(help="A zoo's folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the results: a JSON file and a figure of each phenomenon.")],
-    only: Annotated[str | None, typer.Option(help="Some of the phenomena: a,b,…")] = None,
+    only: Annotated[str | None, typer.Option(help="Some of the phenomena: a,b,…; by default all.")] = None,
     data_dir: DataDir = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default the CPUs.")] = None,
 ) -> None:
-    """Measure phenomena on every treatment of a zoo."""
+    """Measure phenomena on every treatment of a zoo; by default those that it has enough networks for."""
     import json
 
     from tqdm import tqdm
@@ -82,7 +83,7 @@ def run_phenomena(
     from benchmark.evidence import evidence
     from benchmark.figures import save, styled
     from benchmark.findings import to_json
-    from benchmark.phenomena import PHENOMENA
+    from benchmark.phenomena import PHENOMENA, measure
     from zoo.data import load_data
     from zoo.errors import TaskError, nearest
     from zoo.manifest import write_whole
@@ -96,11 +97,14 @@ def run_phenomena(
     choice = opened.recipe.data
     data = load_data(choice.name, data_dir=data_dir, train_limit=choice.train_limit)
     for name in names:
-        results = [
-            result
-            for treatment in tqdm(opened.treatments, desc=name, delay=1e-3)
-            for result in PHENOMENA[name].measure(opened, treatment, data)
-        ]
+        try:
+            with tqdm(desc=name, total=len(opened.treatments), unit=" treatments", delay=1e-3) as bar:
+                results = measure(name, opened, data, workers=workers or os.cpu_count() or 1, advance=bar.update)
+        except TaskError as error:
+            if only is not None:
+                raise
+            typer.echo(f"left out: {name}: {error}")
+            continue
         for result in results:
             typer.echo(f"{result.treatment:20}{result.headline()}")
         values = {"made": evidence(), name: to_json(results)}

@@ -7,7 +7,7 @@ import numpy as np
 
 from metanets.metrics import Estimate
 
-DECIMALS = 6
+DIGITS = 4
 
 
 class Finding(Protocol):
@@ -24,11 +24,15 @@ class Finding(Protocol):
 
 
 def to_json(value: Any) -> Any:
-    """Return dataclasses, arrays and estimates as JSON values, numbers of arrays rounded to six decimals."""
+    """Return dataclasses, arrays and estimates as JSON values, numbers of arrays with four significant digits."""
     if isinstance(value, Estimate):
         return value._asdict()
     if isinstance(value, np.ndarray):
-        return value.astype(float).round(DECIMALS).tolist()
+        return [to_json(part) for part in value]
+    if isinstance(value, np.floating):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, np.integer):
+        return int(value)
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metanets.metrics import Estimate
 from zoo.data import Data
+from zoo.errors import TaskError
 from zoo.seeds import rng_for
 from zoo.stack import Stack
 from zoo.store import Zoo
@@ -19,17 +20,40 @@ Curves = Float[np.ndarray, "lines points"]
 Change = Callable[[Stack, tuple[Stack, Stack], Float[Tensor, " networks"]], Stack]
 
 
-def good_networks(zoo: Zoo, treatment: str) -> Int[np.ndarray, " networks"]:
+def trained_networks(zoo: Zoo, treatment: str, least: int) -> Int[np.ndarray, " networks"]:
+    """Return which networks have not diverged.
+
+    Raises:
+        TaskError: if they are fewer than `least`.
+    """
+    return _enough(zoo, treatment, zoo.index(treatment), "trained", least)
+
+
+def good_networks(zoo: Zoo, treatment: str, least: int) -> Int[np.ndarray, " networks"]:
     """Return which networks are worth connecting or merging.
 
     All trained ones of replicas; where hyperparameters differ, those of at least the median train accuracy.
+
+    Raises:
+        TaskError: if they are fewer than `least`.
     """
     index = zoo.index(treatment)
     names = [name for name in zoo.fields(treatment) if name.startswith("hyperparameters/")]
-    if all(np.ptp(zoo.field(treatment, name)) == 0 for name in names):
-        return index
-    accuracy = zoo.field(treatment, "metrics/train_accuracy")[index]
-    return index[accuracy >= np.median(accuracy)]
+    if len(index) and any(np.ptp(zoo.field(treatment, name)) > 0 for name in names):
+        accuracy = zoo.field(treatment, "metrics/train_accuracy")[index]
+        index = index[accuracy >= np.median(accuracy)]
+    return _enough(zoo, treatment, index, "good", least)
+
+
+def _enough(
+    zoo: Zoo, treatment: str, index: Int[np.ndarray, " networks"], kind: str, least: int
+) -> Int[np.ndarray, " networks"]:
+    if len(index) < least:
+        raise TaskError(
+            f"{zoo.folder}: {treatment} has {len(index)} {kind} networks; {least} or more are needed: "
+            f"asymzoo zoo generate {zoo.recipe.name} with more --pairs"
+        )
+    return index
 
 
 def interpolate(a: Stack, b: Stack, points: int) -> Stack:

@@ -1,6 +1,7 @@
 """What symmetry does to everything else, one phenomenon a file: how it is measured, and how it is drawn."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -15,6 +16,9 @@ from benchmark.phenomena import (
     optimisation,
     planes,
 )
+from zoo.data import Data
+from zoo.engines import Advance, run_in_processes
+from zoo.store import Zoo
 
 
 class Phenomenon(NamedTuple):
@@ -35,3 +39,40 @@ PHENOMENA = {
     "planes": Phenomenon(planes.planes, planes.draw),
     "optimisation": Phenomenon(optimisation.optimisation, optimisation.draw),
 }
+
+
+@dataclass(frozen=True)
+class Job:
+    """A phenomenon, a key of `PHENOMENA`, under one treatment."""
+
+    phenomenon: str
+    zoo: Zoo
+    treatment: str
+    data: Data
+
+
+def measure(phenomenon: str, zoo: Zoo, data: Data, *, workers: int = 1, advance: Advance) -> list[Finding]:
+    """Measure a phenomenon under every treatment of a zoo.
+
+    Arguments:
+        phenomenon: a key of `PHENOMENA`.
+        zoo: whose networks.
+        data: that they are measured on.
+        workers: processes, of one thread each.
+        advance: called with numbers of treatments that have been measured.
+
+    Returns:
+        The findings in the order of treatments.
+
+    Raises:
+        TaskError: if the zoo has too few networks.
+    """
+    jobs = [Job(phenomenon, zoo, treatment, data) for treatment in zoo.treatments]
+    found = [finding for findings in run_in_processes(jobs, _measure, workers, advance) for finding in findings]
+    return sorted(found, key=lambda finding: list(zoo.treatments).index(finding.treatment))
+
+
+def _measure(job: Job, advance: Advance) -> Sequence[Finding]:
+    findings = PHENOMENA[job.phenomenon].measure(job.zoo, job.treatment, job.data)
+    advance(1)
+    return findings

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmark.figures import panels
-from benchmark.lines import mean_interval
+from benchmark.lines import mean_interval, trained_networks
 from metanets.metrics import Estimate
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.seeds import rng_for
 from zoo.stack import Stack, cross_entropy, run_stack, stack_size
 from zoo.store import Zoo
@@ -80,9 +79,7 @@ def curvature(
     Raises:
         TaskError: if there are fewer than two trained networks.
     """
-    index = zoo.index(treatment)[:networks]
-    if len(index) < 2:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} trained networks; two or more are needed")
+    index = trained_networks(zoo, treatment, 2)[:networks]
     treated, rng = zoo.treated(treatment), rng_for(0, "curvature")
     x, y = data.train_x[:EXAMPLES], data.train_y[:EXAMPLES]
     portion = max(1, stack_size(treated.module, treated.layout, "cpu") // 4)  # the way back twice takes more room

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from benchmark.alignment import is_permutable, permute, weight_matching
 from benchmark.figures import panels
-from benchmark.lines import mean_interval
+from benchmark.lines import mean_interval, trained_networks
 from metanets.metrics import Estimate
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.seeds import rng_for
 from zoo.store import Zoo
 
@@ -77,9 +76,7 @@ def geometry(
     Raises:
         TaskError: if there are fewer than three trained networks.
     """
-    index = zoo.index(treatment)[:networks]
-    if len(index) < 3:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} trained networks; three or more are needed")
+    index = trained_networks(zoo, treatment, 3)[:networks]
     treated, stack = zoo.treated(treatment), zoo.stack(treatment, index)
     stacks = {False: stack}
     if is_permutable(stack, data.train_x):

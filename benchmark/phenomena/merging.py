@@ -17,7 +17,6 @@ from benchmark.figures import panels
 from benchmark.lines import good_networks, mean_interval
 from metanets.metrics import Estimate
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.seeds import rng_for
 from zoo.stack import Stack, stack_size
 from zoo.store import Zoo
@@ -75,12 +74,8 @@ def merging(
     Raises:
         TaskError: if there are fewer than two groups of every size.
     """
-    index = good_networks(zoo, treatment)
+    index = good_networks(zoo, treatment, 2 * min(sizes))
     possible = [size for size in sizes if len(index) >= 2 * size]
-    if not possible:
-        raise TaskError(
-            f"{zoo.folder}: {treatment} has {len(index)} good networks; {2 * min(sizes)} or more are needed"
-        )
     treated, found = zoo.treated(treatment), []
     alignable = is_permutable(zoo.stack(treatment, index[:2]), data.train_x)
     for size in possible:

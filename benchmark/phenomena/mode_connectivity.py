@@ -19,7 +19,6 @@ from benchmark.lines import Curves, as_loss, barrier, excess, good_networks, mea
 from benchmark.repair import norms_of, repair
 from metanets.metrics import Estimate
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.seeds import rng_for
 from zoo.stack import Stack, stack_size
 from zoo.store import Zoo
@@ -83,10 +82,8 @@ def mode_connectivity(
         TaskError: if there are fewer than two couples of trained networks, permuting units changes what they compute,
             or they have no norms to set.
     """
-    index = good_networks(zoo, treatment)
+    index = good_networks(zoo, treatment, 4)
     couples = index[: len(index) // 2 * 2].reshape(-1, 2)
-    if len(couples) < 2:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} good networks; four or more are needed")
     treated = zoo.treated(treatment)
     x = data.train_x[:EXAMPLES]
     parts: list[dict[str, Curves]] = []

@@ -11,10 +11,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from benchmark.figures import panels
-from benchmark.lines import Curves, excess, mean_interval, measure_lines
+from benchmark.lines import Curves, excess, mean_interval, measure_lines, trained_networks
 from metanets.metrics import Estimate, kendall_tau
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.stack import stack_size
 from zoo.store import Zoo
 
@@ -96,9 +95,7 @@ def monotonic_interpolation(
     Raises:
         TaskError: if there are fewer than two trained networks.
     """
-    index = zoo.index(treatment)
-    if len(index) < 2:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} trained networks; two or more are needed")
+    index = trained_networks(zoo, treatment, 2)
     treated = zoo.treated(treatment)
     portion = max(1, stack_size(treated.module, treated.layout, "cpu") // points)
     parts = []

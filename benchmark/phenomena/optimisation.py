@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from scipy.stats import CensoredData, ecdf
 
 from benchmark.figures import panels
-from benchmark.lines import mean_interval
+from benchmark.lines import mean_interval, trained_networks
 from metanets.metrics import Estimate
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.store import Zoo
 
 GOALS = (0.5, 0.7, 0.9, 0.95)  # train accuracies
@@ -81,9 +80,7 @@ def optimisation(
     Raises:
         TaskError: if there are fewer than two trained networks.
     """
-    index = zoo.index(treatment)
-    if len(index) < 2:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} trained networks; two or more are needed")
+    index = trained_networks(zoo, treatment, 2)
     curves = zoo.field(treatment, "curves/train_accuracy")
     metrics = {
         name.removeprefix("metrics/"): zoo.field(treatment, name)[index]

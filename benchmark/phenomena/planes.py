@@ -16,7 +16,6 @@ from torch import Tensor
 from benchmark.figures import panels
 from benchmark.lines import good_networks
 from zoo.data import Data
-from zoo.errors import TaskError
 from zoo.stack import Stack
 from zoo.store import Zoo
 
@@ -72,9 +71,7 @@ def planes(
     Raises:
         TaskError: if there are fewer than three networks.
     """
-    index = good_networks(zoo, treatment)[:3]
-    if len(index) < 3:
-        raise TaskError(f"{zoo.folder}: {treatment} has {len(index)} good networks; three or more are needed")
+    index = good_networks(zoo, treatment, 3)[:3]
     stack = zoo.stack(treatment, index)
     axes, corners = span(stack.rows)
     low, high = corners.amin(0), corners.amax(0)

@@ -119,7 +119,7 @@ def test_traces_are_those_of_exact_hessians_within_their_errors(replicas, data, 
 
 def test_two_networks_are_the_least(replicas, data, monkeypatch):
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(1))
-    with pytest.raises(TaskError, match="standard has 1 trained networks; two or more are needed"):
+    with pytest.raises(TaskError, match="standard has 1 trained networks; 2 or more are needed"):
         curvature(replicas, "standard", data)
 
 

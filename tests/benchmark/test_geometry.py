@@ -60,5 +60,5 @@ def test_the_mean_to_others_leaves_out_oneself():
 
 def test_three_networks_are_the_least(replicas, data, monkeypatch):
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(2))
-    with pytest.raises(TaskError, match="standard has 2 trained networks; three or more are needed"):
+    with pytest.raises(TaskError, match="standard has 2 trained networks; 3 or more are needed"):
         geometry(replicas, "standard", data)

@@ -97,7 +97,7 @@ def test_diverged_networks_stand_in_no_couple(replicas, data, monkeypatch):
 def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
     zoo = generate(small_recipe(10).only(["standard"]), tmp_path / "varied")
     accuracy = zoo.field("standard", "metrics/train_accuracy")
-    good = good_networks(zoo, "standard")
+    good = good_networks(zoo, "standard", 2)
     assert 5 <= len(good) < 10
     assert accuracy[good].min() > np.delete(accuracy, good).max()
     assert np.ravel(measure(zoo, "standard", data, points=3).couples).tolist() == good[: len(good) // 2 * 2].tolist()
@@ -105,7 +105,7 @@ def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
 
 def test_two_couples_are_the_least(replicas, data, monkeypatch):
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(3))
-    with pytest.raises(TaskError, match="standard has 3 good networks; four or more are needed"):
+    with pytest.raises(TaskError, match="standard has 3 good networks; 4 or more are needed"):
         measure(replicas, "standard", data)
 
 

@@ -90,5 +90,5 @@ def test_each_measure_is_told_against_each_hyperparameter_that_differs(varied, d
 
 def test_two_networks_are_the_least(varied, data, monkeypatch):
     monkeypatch.setattr(varied, "index", lambda treatment: np.arange(1))
-    with pytest.raises(TaskError, match="standard has 1 trained networks; two or more are needed"):
+    with pytest.raises(TaskError, match="standard has 1 trained networks; 2 or more are needed"):
         monotonic_interpolation(varied, "standard", data)

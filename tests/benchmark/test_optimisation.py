@@ -60,5 +60,5 @@ def test_findings_are_those_of_the_zoo(varied, treatment):
 
 def test_two_networks_are_the_least(varied, monkeypatch):
     monkeypatch.setattr(varied, "index", lambda treatment: np.arange(1))
-    with pytest.raises(TaskError, match="standard has 1 trained networks; two or more are needed"):
+    with pytest.raises(TaskError, match="standard has 1 trained networks; 2 or more are needed"):
         optimisation(varied, "standard")

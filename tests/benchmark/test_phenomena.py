@@ -49,10 +49,10 @@ def test_findings_of_several_treatments_are_drawn_with_their_names(replicas, dat
     assert any(ax.lines or ax.collections for ax in figure.axes)
 
 
-def test_json_has_the_numbers_of_arrays_to_six_decimals_and_estimates_by_name():
-    values = {"a": np.array([[1 / 3, 2.0]], np.float32), "b": [Estimate(1.0, 0.5, 2.0)], "c": ("x", 3, None)}
+def test_json_has_the_numbers_of_arrays_to_four_digits_and_estimates_by_name():
+    values = {"a": np.array([[1 / 3, 2000.4]], np.float32), "b": [Estimate(1.0, 0.5, 2.0)], "c": ("x", 3, None)}
     assert to_json(values) == {
-        "a": [[0.333333, 2.0]],
+        "a": [[0.3333, 2000.0]],
         "b": [{"mean": 1.0, "low": 0.5, "high": 2.0}],
         "c": ["x", 3, None],
     }

@@ -40,5 +40,5 @@ def test_the_grid_goes_round_all_three_networks(replicas, data):
 
 def test_three_networks_are_the_least(replicas, data, monkeypatch):
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(2))
-    with pytest.raises(TaskError, match="standard has 2 good networks; three or more are needed"):
+    with pytest.raises(TaskError, match="standard has 2 good networks; 3 or more are needed"):
         planes(replicas, "standard", data)
