@@ -108,7 +108,7 @@ def run_phenomena(
         for result in results:
             typer.echo(f"{result.treatment:20}{result.headline()}")
         values = {"made": evidence(), name: to_json(results)}
-        write_whole(out / f"{name}.json", json.dumps(values).encode())
+        write_whole(out / f"{name}.json", json.dumps(values, separators=(",", ":")).encode())
         with styled():
             save(PHENOMENA[name].draw(results), out / f"{name}.png")
         typer.echo(f"written to {out / name}.json and {name}.png")

@@ -7,13 +7,21 @@ A table stands under a comment that says what it shows:
     <!-- FILE costs -->                    parameters and seconds
     <!-- FILE MODEL less OTHER -->         how much more one metanetwork reaches than another
 
-with FILE in `benchmark/results`, or several joined by `+`.
+with FILE in `benchmark/results`, or several joined by `+`. Of a phenomenon, a row for each treatment:
+
+    <!-- ZOO/FILE PATH … -->               a column for each path, such as `barriers.test_loss`
+    <!-- ZOO/FILE PATH by FIELD -->        a column for each value of a field, such as `variant`
+    <!-- ZOO/FILE FIELD=VALUE … -->        of the findings of that value only
 """
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmark.metanetworks import in_order, read_entries, tabulate, tabulate_costs, tabulate_differences
+from benchmark.metanetworks import in_order, markdown, read_entries, tabulate, tabulate_costs, tabulate_differences
+from metanets.metrics import Estimate
 from zoo.errors import TaskError
 
 RESULTS = Path(__file__).parent / "results"
@@ -30,6 +38,8 @@ def fill(page: str) -> str:
 
 
 def _table(files: str, *words: str) -> str:
+    if "/" in files:
+        return _phenomenon(RESULTS / files, words)
     entries = []
     for file in files.split("+"):
         if not (found := read_entries(RESULTS / file)):
@@ -43,3 +53,31 @@ def _table(files: str, *words: str) -> str:
             return tabulate_differences(results, model, other)
         case _:
             return tabulate(results, *words)
+
+
+def _phenomenon(path: Path, words: Sequence[str]) -> str:
+    """Return a table of what `asymzoo benchmark run` wrote."""
+    if not path.exists():
+        raise TaskError(f"{path}: there are no such results; see `asymzoo benchmark run`")
+    findings = json.loads(path.read_bytes())[path.stem]
+    for field, value in (word.split("=") for word in words if "=" in word):
+        findings = [finding for finding in findings if str(finding[field]) == value]
+    cells: dict[str, dict[str, str]] = {}  # treatment, column
+    match [word for word in words if "=" not in word]:
+        case [place, "by", field]:
+            for finding in findings:
+                cells.setdefault(finding["treatment"], {})[f"{field} {finding[field]}"] = _read(finding, place)
+        case places:
+            cells = {finding["treatment"]: {place: _read(finding, place) for place in places} for finding in findings}
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [[treatment, *(row.get(column, "") for column in columns)] for treatment, row in cells.items()]
+    return markdown([["", *columns], *rows])
+
+
+def _read(finding: Any, place: str) -> str:
+    """Return what stands at a place in a finding, in words."""
+    for part in place.split("."):
+        finding = finding[int(part)] if isinstance(finding, list) else finding[part]
+    if isinstance(finding, dict):
+        return str(Estimate(**finding))
+    return f"{finding:.3g}" if isinstance(finding, float) else str(finding)

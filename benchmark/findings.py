@@ -1,7 +1,7 @@
 """What all findings of phenomena have in common: a line for the terminal, and a form for JSON files."""
 
 from dataclasses import fields, is_dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from metanets.metrics import Estimate
 DIGITS = 4
 
 
+@runtime_checkable
 class Finding(Protocol):
     """What a phenomenon is like under a treatment; a dataclass."""
 

@@ -139,7 +139,7 @@ def tabulate(results: Sequence[Result], metric: str, rows: str = "model", column
     """Return a table in Markdown of means with intervals, rows and columns being keys of `LABELS`."""
     found = {(LABELS[rows](result), LABELS[columns](result)): result.metrics[metric] for result in results}
     heads, sides = list(dict.fromkeys(column for _, column in found)), list(dict.fromkeys(row for row, _ in found))
-    return _markdown([["", *heads]] + [[side, *(str(found.get((side, head), "")) for head in heads)] for side in sides])
+    return markdown([["", *heads]] + [[side, *(str(found.get((side, head), "")) for head in heads)] for side in sides])
 
 
 def tabulate_costs(results: Sequence[Result]) -> str:
@@ -149,7 +149,7 @@ def tabulate_costs(results: Sequence[Result]) -> str:
         own = [result for result in results if result.model == model]
         epoch, training = (np.mean([result.seconds[name] for result in own]) for name in ("epoch", "training"))
         rows.append([f"`{model}`", f"{own[0].parameters:,}", f"{epoch:.3g}", f"{training:.3g}"])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def tabulate_differences(results: Sequence[Result], model: str, other: str) -> str:
@@ -161,9 +161,10 @@ def tabulate_differences(results: Sequence[Result], model: str, other: str) -> s
         couples = [(found[model, t], found[other, t]) for t in treatments]
         gains = [difference(metric, *(np.array(x) for x in (a.true, a.predicted, b.predicted))) for a, b in couples]
         rows.append([f"`{name}`", *map(str, gains)])
-    return _markdown(rows)
+    return markdown(rows)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, its heads first."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

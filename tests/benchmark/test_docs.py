@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,33 @@ def test_files_that_are_joined_give_one_table(tmp_path):
     assert fill("<!-- one.json+other.json r2 -->\n") == f"<!-- one.json+other.json r2 -->\n{tabulate(RESULTS, 'r2')}\n"
 
 
+def test_a_phenomenon_is_a_table_of_treatments(tmp_path):
+    findings = [
+        {"treatment": treatment, "variant": variant, "height": {"mean": mean, "low": 0, "high": 1}, "steps": [{"n": 3}]}
+        for treatment, variant, mean in (("a", "x", 0.5), ("a", "y", 0.25), ("b", "x", 0.75))
+    ]
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "some.json").write_text(json.dumps({"made": {}, "some": findings}))
+    filled = fill("<!-- zoo/some.json height by variant -->\n<!-- zoo/some.json variant=x height steps.0.n -->\n")
+    assert filled.splitlines() == [
+        "<!-- zoo/some.json height by variant -->",
+        "|  | variant x | variant y |",
+        "|---|---|---|",
+        "| a | 0.500 [0.000, 1.000] | 0.250 [0.000, 1.000] |",
+        "| b | 0.750 [0.000, 1.000] |  |",
+        "<!-- zoo/some.json variant=x height steps.0.n -->",
+        "|  | height | steps.0.n |",
+        "|---|---|---|",
+        "| a | 0.500 [0.000, 1.000] | 3 |",
+        "| b | 0.750 [0.000, 1.000] | 3 |",
+    ]
+
+
 def test_a_page_of_results_that_are_not_there_is_one_clear_error():
     with pytest.raises(TaskError, match=r"other\.json: holds no results"):
         fill("<!-- other.json r2 -->\n")
+    with pytest.raises(TaskError, match=r"zoo/other\.json: there are no such results"):
+        fill("<!-- zoo/other.json height -->\n")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

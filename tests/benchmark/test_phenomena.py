@@ -6,7 +6,7 @@ from matplotlib.text import Text
 
 from benchmark.figures import save, styled
 from benchmark.findings import to_json
-from benchmark.phenomena import PHENOMENA
+from benchmark.phenomena import PHENOMENA, measure
 from metanets.metrics import Estimate
 from tests.benchmark.conftest import TREATMENTS
 
@@ -56,3 +56,14 @@ def test_json_has_the_numbers_of_arrays_to_four_digits_and_estimates_by_name():
         "b": [{"mean": 1.0, "low": 0.5, "high": 2.0}],
         "c": ["x", 3, None],
     }
+
+
+def test_treatments_are_measured_side_by_side_in_their_order(replicas, data):
+    measured = []
+    for workers in (1, 2):
+        advanced = []
+        findings = measure("optimisation", replicas, data, workers=workers, advance=advanced.append)
+        measured.append(to_json(findings))
+        assert sum(advanced) == len(replicas.treatments)
+        assert [finding.treatment for finding in findings] == list(replicas.treatments)
+    assert measured[0] == measured[1]

@@ -6,6 +6,7 @@ import pytest
 
 from benchmark import quickstart
 from benchmark.cli import main
+from benchmark.phenomena import PHENOMENA
 from metanets import metrics
 from metanets.models import MODELS
 from metanets.settings import Settings
@@ -116,12 +117,24 @@ def few(made, tmp_path_factory):
     return folder
 
 
+def test_what_a_zoo_has_too_few_networks_for_is_left_out(made, few, tmp_path, capsys):
+    _, run = made
+    assert run("benchmark", "run", few / "digits-mlp", "--out", tmp_path, "--workers", 1) == 0
+    lines = capsys.readouterr().out.splitlines()
+    left = {line.split(": ")[1] for line in lines if line.startswith("left out: ")}
+    assert {"mode_connectivity", "merging", "planes"} <= left < set(PHENOMENA)
+    assert {path.stem for path in tmp_path.iterdir()} == set(PHENOMENA) - left
+
+
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
         (["quickstart", "--pairs", 8, "--out", "{few}"], "--pairs"),
         (["quickstart", "--pairs", 24, "--out", "{few}"], "holds a zoo of another recipe, training differs"),
-        (["benchmark", "run", "{few}/digits-mlp", "--out", "{few}"], "good networks; four or more are needed"),
+        (
+            ["benchmark", "run", "{few}/digits-mlp", "--out", "{few}", "--only", "merging"],
+            "good networks; 4 or more are needed: asymzoo zoo generate digits-mlp with more --pairs",
+        ),
         (
             ["benchmark", "run", "{few}/digits-mlp", "--out", "{few}", "--only", "mode_conectivity"],
             "no phenomenon 'mode_conectivity' (did you mean 'mode_connectivity'?)",
