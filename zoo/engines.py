@@ -6,8 +6,11 @@ yields results as they come. With two threads a step took up to a thousand times
 
 import logging
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
@@ -54,6 +57,15 @@ def _begin_worker(reports: "SimpleQueue[int]") -> None:
     global _reports
     _reports = reports
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave no worker behind when the parent is killed, which ends without a word to its pool."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for_any([parent.sentinel])
+    os._exit(1)
 
 
 def _work_in_process(job: Job, work: Work[Job, Result]) -> Result:
@@ -70,8 +82,6 @@ def run_on_ray(jobs: Sequence[Job], work: Work[Job, Result], workers: int, advan
         import ray
     except ImportError:
         raise AsymZooError("engine: ray is not installed; pip install 'asymzoo[ray]', or use processes") from None
-    import os
-
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
         ray.init(
