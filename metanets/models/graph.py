@@ -105,19 +105,16 @@ class ReadOff(nn.Module):
         graph: Int[Tensor, " states"] | None,
     ) -> Float[Tensor, "*graphs read"]:
         """Return `(N, 4 hidden)`, or `(graphs, 4 hidden)` if `graph` says which graph of a union a state is in."""
-        groups, graphs = int(group.max()) + 1, 1 if graph is None else int(graph.max()) + 1
-        if graph is not None:
-            group = group + groups * graph
-        count = group.bincount(minlength=groups * graphs)
-        present = count > 0  # a shallower network has fewer groups
-        mean, square = self.moments(states, group, count)[:, present]
+        if graph is not None:  # a group of each graph; a shallower network has fewer
+            of_graph = int(group.max()) + 1
+            present, group = torch.unique(group + of_graph * graph, return_inverse=True)
+        count = group.bincount()
+        mean, square = self.moments(states, group, count)
         features = self.norm(torch.cat([mean, (square + TINY).log() / 2], -1))
-        code = self.mean(code, group, dim_size=len(count))[present]
+        code = self.mean(code, group)
         code = code.view(len(code), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
         read = self.group(torch.cat([features, code], -1))
-        network = torch.arange(len(count), device=group.device)[present] // groups
-        read = self.mean(read, network, dim_size=graphs)
-        return read[0] if graph is None else read
+        return read.mean(0) if graph is None else self.mean(read, present // of_graph)
 
 
 class Moments(torch.autograd.Function):
