@@ -38,10 +38,9 @@ def good_networks(zoo: Zoo, treatment: str, least: int) -> Int[np.ndarray, " net
         TaskError: if they are fewer than `least`.
     """
     index = zoo.index(treatment)
-    names = [name for name in zoo.fields(treatment) if name.startswith("hyperparameters/")]
-    if len(index) and any(np.ptp(zoo.field(treatment, name)) > 0 for name in names):
+    if any(np.ptp(values) > 0 for values in zoo.group(treatment, "hyperparameters").values()):
         accuracy = zoo.field(treatment, "metrics/train_accuracy")[index]
-        index = index[accuracy >= np.median(accuracy)]
+        index = index[accuracy >= np.median(accuracy)] if len(index) else index
     return _enough(zoo, treatment, index, "good", least)
 
 

@@ -147,8 +147,8 @@ def evaluate_model(
 def _told(zoo: Zoo, treatment: str, split: Split, task: str, networks: int | None = None) -> Examples:
     """Return what recipes say of a split's networks, `x (N, hyperparameters)`, and their targets."""
     index, y = split_targets(zoo, treatment, split, task, networks)
-    names = [name for name in zoo.fields(treatment) if name.startswith("hyperparameters/")]
-    x = np.stack([zoo.field(treatment, name)[index] for name in names], 1) if names else np.zeros((len(index), 0))
+    told = [values[index] for values in zoo.group(treatment, "hyperparameters").values()]
+    x = np.stack(told, 1) if told else np.zeros((len(index), 0))
     return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y))
 
 

@@ -157,6 +157,12 @@ class Zoo:
         values = np.concatenate(padded)
         return values.astype(str) if values.dtype == object else values
 
+    def group(self, treatment: str, name: str) -> dict[str, NDArray[Any]]:
+        """Return the fields of a group, `hyperparameters`, `metrics` or `curves`, by their names within it."""
+        prefix = f"{name}/"
+        names = [field for field in self.fields(treatment) if field.startswith(prefix)]
+        return {field.removeprefix(prefix): self.field(treatment, field) for field in names}
+
     def index(
         self,
         treatment: str,

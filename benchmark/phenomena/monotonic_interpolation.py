@@ -105,7 +105,7 @@ def monotonic_interpolation(
         progress(len(some))
     curves = np.concatenate(parts).astype(float)
     measured = {name: measure(curves) for name, measure in MEASURES.items()}
-    drawn = {name: zoo.field(treatment, name)[index] for name in zoo.fields(treatment) if "hyperparameters/" in name}
+    drawn = {name: values[index] for name, values in zoo.group(treatment, "hyperparameters").items()}
     return [
         MonotonicInterpolation(
             treatment=treatment,
@@ -114,9 +114,7 @@ def monotonic_interpolation(
             measures={name: mean_interval(values) for name, values in measured.items()},
             against={
                 name: {
-                    drawn_name.removeprefix("hyperparameters/"): kendall_tau(values, given)
-                    for drawn_name, given in drawn.items()
-                    if np.ptp(given) > 0
+                    drawn_name: kendall_tau(values, given) for drawn_name, given in drawn.items() if np.ptp(given) > 0
                 }
                 for name, values in measured.items()
             },

@@ -82,11 +82,7 @@ def optimisation(
     """
     index = trained_networks(zoo, treatment, 2)
     curves = zoo.field(treatment, "curves/train_accuracy")
-    metrics = {
-        name.removeprefix("metrics/"): zoo.field(treatment, name)[index]
-        for name in zoo.fields(treatment)
-        if name.startswith("metrics/")
-    }
+    metrics = {name: values[index] for name, values in zoo.group(treatment, "metrics").items()}
     gaps = {
         "accuracy_gap": metrics["train_accuracy"] - metrics["test_accuracy"],
         "loss_gap": metrics["test_loss"] - metrics["train_loss"],

@@ -94,6 +94,13 @@ def test_fields_are_all_but_the_weights(tiny_zoo):
     assert set(tiny_zoo.fields("syre")) == drawn | measured | {"pair", "split", "status", "seconds"}
 
 
+def test_a_group_holds_the_fields_under_its_name(tiny_zoo):
+    fields = {f"curves/{name}": values for name, values in tiny_zoo.group("standard", "curves").items()}
+    assert fields.keys() == {name for name in tiny_zoo.fields("standard") if name.startswith("curves/")}
+    for name, values in fields.items():
+        np.testing.assert_array_equal(values, tiny_zoo.field("standard", name))
+
+
 def test_unknown_field_and_treatment_are_named(tiny_zoo):
     with pytest.raises(ZooError, match="has no field 'metrics/accuracy'"):
         tiny_zoo.field("standard", "metrics/accuracy")
