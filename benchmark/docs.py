@@ -70,13 +70,17 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
         case places:
             cells = {finding["treatment"]: {place: _read(finding, place) for place in places} for finding in findings}
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    if nowhere := [column for column in columns if not any(row.get(column) for row in cells.values())]:
+        raise TaskError(f"{path}: {nowhere[0]}: no finding has it")
     rows = [[treatment, *(row.get(column, "") for column in columns)] for treatment, row in cells.items()]
     return markdown([["", *columns], *rows])
 
 
 def _read(finding: Any, place: str) -> str:
-    """Return what stands at a place in a finding, in words."""
+    """Return what stands at a place in a finding, in words; nothing if it has no such place."""
     for part in place.split("."):
+        if isinstance(finding, dict) and part not in finding:
+            return ""
         finding = finding[int(part)] if isinstance(finding, list) else finding[part]
     if isinstance(finding, dict):
         return str(Estimate(**finding))

@@ -87,12 +87,13 @@ def measure_lines(
     if change is not None:
         ends = [Stack(end.rows.repeat_interleave(points, 0), end.module, end.layout) for end in (a, b)]
         stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).repeat(len(a)))
-    curves = {}
-    for split in splits:
-        x, y = (data.train_x, data.train_y) if split == "train" else (data.test_x, data.test_y)
-        for name, values in stack.evaluate(x, y)._asdict().items():
-            curves[f"{split}_{name}"] = values.view(-1, points).numpy()
-    return curves
+    of = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
+    measured = stack.evaluate_splits(*(of[split] for split in splits))
+    return {
+        f"{split}_{name}": values.view(-1, points).numpy()
+        for split, own in zip(splits, measured, strict=True)
+        for name, values in own._asdict().items()
+    }
 
 
 def as_loss(name: str, curves: Curves) -> Curves:

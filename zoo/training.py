@@ -285,5 +285,5 @@ def _batches(
 
 def _measure(stack: Stack, data: Data) -> dict[str, Tensor]:
     """Return the `METRICS` of a stack on the plain data, on the CPU."""
-    measured = (*stack.evaluate(data.train_x, data.train_y), *stack.evaluate(data.test_x, data.test_y))
-    return {name: values.cpu() for name, values in zip(METRICS, measured, strict=True)}
+    train, test = stack.evaluate_splits((data.train_x, data.train_y), (data.test_x, data.test_y))
+    return {name: values.cpu() for name, values in zip(METRICS, (*train, *test), strict=True)}

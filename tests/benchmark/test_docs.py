@@ -63,6 +63,8 @@ def test_a_phenomenon_is_a_table_of_treatments(tmp_path):
         "| a | 0.500 [0.000, 1.000] | 3 |",
         "| b | 0.750 [0.000, 1.000] | 3 |",
     ]
+    with pytest.raises(TaskError, match=r"some\.json: depth: no finding has it"):
+        fill("<!-- zoo/some.json depth -->\n")
 
 
 def test_a_page_of_results_that_are_not_there_is_one_clear_error():
