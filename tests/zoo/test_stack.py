@@ -34,6 +34,18 @@ def test_evaluation_is_accuracy_and_cross_entropy_by_hand(monkeypatch, network, 
     assert len(accuracy.unique()) > 1
 
 
+@pytest.mark.parametrize("network", ["mlp", "cnn_norm"])
+def test_splits_together_are_measured_as_each_alone(monkeypatch, network):
+    stack, data = make_stack(network), some_data(NETWORKS[network].shape).to("cpu", torch.float64)
+    splits = (data.train_x, data.train_y), (data.test_x, data.test_y)
+    monkeypatch.setattr(zoo.stack, "batch_size", lambda module: 7)  # a batch holds the end of one, the start of another
+    for together, alone in zip(
+        stack.evaluate_splits(*splits), [stack.evaluate(*split) for split in splits], strict=True
+    ):
+        assert torch.equal(together.accuracy, alone.accuracy)
+        torch.testing.assert_close(together.loss, alone.loss, rtol=1e-12, atol=0)
+
+
 def test_a_network_measures_the_same_in_any_company():
     stack, data = make_stack(networks=200, dtype=torch.float32), some_data(train=300)
     assert stack_size(stack.module, stack.layout, "cpu") < 200
