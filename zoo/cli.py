@@ -148,3 +148,36 @@ def verify(
     from zoo.verification import verify as check
 
     check(open_zoo(folder), data_dir=data_dir, sample=sample, retrain=retrain, progress=typer.echo)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A zoo's folder.")],
+    out: Annotated[Path, typer.Argument(help="A new folder, which is a repository of the Hub as it stands.")],
+) -> None:
+    """Write a zoo as a data set that `datasets.load_dataset` reads."""
+    from tqdm import tqdm
+
+    from zoo.hub import export_zoo
+    from zoo.store import open_zoo
+
+    zoo = open_zoo(folder)
+    with tqdm(total=len(zoo) * len(zoo.treatments), unit=" networks", delay=1e-3) as bar:
+        export_zoo(zoo, out, progress=bar.update)
+    typer.echo(f'{out}: datasets.load_dataset("{out}", "{zoo.treatments[0]}")')
+
+
+@app.command("import")
+def import_(
+    form: Annotated[Literal["hf"], typer.Argument(help="What it is: hf, a data set that `export` wrote.")],
+    source: Annotated[Path, typer.Argument(help="Its folder.")],
+    out: Annotated[Path, typer.Argument(help="The zoo's folder, a new one.")],
+) -> None:
+    """Make a zoo of what others hold in another form."""
+    from tqdm import tqdm
+
+    from zoo.hub import import_zoo
+
+    with tqdm(unit=" networks", delay=1e-3) as bar:
+        zoo = import_zoo(source, out, progress=bar.update)
+    typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")

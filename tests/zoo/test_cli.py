@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from benchmark.cli import main
 from zoo import open_zoo
@@ -62,6 +63,18 @@ def test_generate_info_and_verify_go_together(asymzoo, tiny_toml, tmp_path):
     lines = output.splitlines()
     assert lines[:2] == ["3 checksums hold", "6 networks measure as recorded"]
     assert [line.partition(",")[0] for line in lines[2:]] == ["standard", "syre"]
+
+
+def test_export_and_import_go_together(asymzoo, mistake, tiny_zoo, tmp_path):
+    code, output, errors = asymzoo("zoo", "export", tiny_zoo.folder, tmp_path / "hub")
+    assert (code, output) == (0, f'{tmp_path / "hub"}: datasets.load_dataset("{tmp_path / "hub"}", "standard")\n')
+    assert "30/30" in errors
+    code, output, errors = asymzoo("zoo", "import", "hf", tmp_path / "hub", tmp_path / "zoo")
+    assert (code, output) == (0, f"{tmp_path / 'zoo'}: 6 pairs of {', '.join(tiny_zoo.treatments)}\n")
+    assert torch.equal(open_zoo(tmp_path / "zoo").rows("syre"), tiny_zoo.rows("syre"))
+    assert mistake("zoo", "export", tiny_zoo.folder, tmp_path / "hub") == (
+        f"{tmp_path / 'hub'}: is not empty; choose another folder"
+    )
 
 
 def test_generate_takes_treatments_pairs_and_size_of_shards(asymzoo, tiny_toml, tmp_path):

@@ -1,0 +1,66 @@
+"""Megabytes a second at which a zoo of 2,000 x 78,042 is exported and imported, and the memory that takes. Prints JSON."""
+
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from zoo.hub import export_zoo, import_zoo
+from zoo.manifest import Manifest, Mode
+from zoo.recipe import Recipe
+from zoo.store import Zoo, open_zoo, write_shard
+
+PAIRS = 2000
+SHARD = 50
+MODE = Mode(device="cpu", processor="any", torch="any", data="any")
+
+
+def plant(folder: Path) -> Zoo:
+    """A zoo of ResNet8s that nobody trained."""
+    recipe = Recipe.load("cifar10-resnet8").only(["standard"]).model_copy(update={"pairs": PAIRS})
+    manifest = Manifest.begin(recipe)
+    size, rng = recipe.treat("standard").layout.size, np.random.default_rng(0)
+    splits = np.array([recipe.split_of(pair) for pair in range(PAIRS)])
+    files = []
+    for begin in range(0, PAIRS, SHARD):
+        pairs = np.arange(begin, begin + SHARD)
+        arrays = {
+            "weights": rng.standard_normal((SHARD, size), np.float32),
+            "initial_weights": rng.standard_normal((SHARD, size), np.float32),
+            "pair": pairs,
+            "split": splits[pairs],
+            "status": np.full(SHARD, "trained"),
+            "metrics/test_accuracy": rng.random(SHARD, np.float32),
+        }
+        files.append(write_shard(folder, "standard", range(begin, begin + SHARD), arrays, MODE))
+    manifest.model_copy(update={"files": tuple(files)}).write(folder)
+    return open_zoo(folder)
+
+
+def measure(what: str, work: Callable[[], object], megabytes: float) -> dict[str, object]:
+    began = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "what": what,
+        "megabytes": round(megabytes),
+        "megabytes_a_second": round(megabytes / seconds),
+        "peak": round(peak),
+    }
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        zoo = plant(folder / "zoo")
+        megabytes = sum(file.bytes for file in zoo.manifest.files) / 1e6
+        figures = [
+            measure("export", lambda: export_zoo(zoo, folder / "hub"), megabytes),
+            measure("import", lambda: import_zoo(folder / "hub", folder / "again"), megabytes),
+        ]
+    print(json.dumps(figures, indent=1))

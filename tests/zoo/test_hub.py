@@ -1,0 +1,177 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from huggingface_hub import DatasetCard
+
+from tests.zoo.test_generation import assert_same
+from zoo import hub, open_zoo
+from zoo.errors import ZooError
+from zoo.hub import METADATA, card, export_zoo, import_zoo
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(tmp_path_factory):
+    """Nothing is cached where others would find it, and nobody wants to see the bars."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        datasets.disable_progress_bars()
+        yield
+        datasets.enable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_zoo, tmp_path_factory):
+    return export_zoo(tiny_zoo, tmp_path_factory.mktemp("hub") / "zoo")
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets_reads_the_same_bits_and_fields_with_no_code_of_ours(tiny_zoo, exported, streaming):
+    for treatment in tiny_zoo.treatments:
+        loaded = datasets.load_dataset(str(exported), treatment, streaming=streaming)
+        numbers = []
+        for split, networks in loaded.items():
+            for network in networks.with_format("numpy"):
+                i = int(network["pair"])
+                numbers.append(i)
+                assert tiny_zoo.field(treatment, "split")[i] == split
+                for name, initial in (("weights", False), ("initial_weights", True)):
+                    row = tiny_zoo.rows(treatment, i, initial=initial).numpy()
+                    assert np.array_equal(network[name].view(np.int32), row.view(np.int32))
+                for name in set(tiny_zoo.fields(treatment)) - {"split", "status"}:
+                    np.testing.assert_array_equal(network[name], tiny_zoo.field(treatment, name)[i])
+        assert sorted(numbers) == list(range(len(tiny_zoo)))
+
+
+def test_rows_come_as_tensors_of_a_fixed_length(tiny_zoo, exported):
+    networks = datasets.load_dataset(str(exported), "standard", split="train").with_format("torch")
+    size = tiny_zoo.treated("standard").layout.size
+    assert networks.features["weights"] == datasets.List(datasets.Value("float32"), length=size)
+    assert networks[:2]["weights"].shape == (2, size)
+    assert torch.equal(networks[0]["weights"], tiny_zoo.rows("standard", int(networks[0]["pair"])))
+
+
+def test_metadata_has_all_networks_and_no_weights(tiny_zoo, exported):
+    loaded = datasets.load_dataset(str(exported), METADATA)
+    whole = datasets.concatenate_datasets(list(loaded.values())).to_pandas().set_index(["treatment", "pair"])
+    assert len(whole) == len(tiny_zoo) * len(tiny_zoo.treatments)
+    for treatment in tiny_zoo.treatments:
+        own = whole.loc[treatment].sort_index()["metrics/test_accuracy"]
+        np.testing.assert_array_equal(own, tiny_zoo.field(treatment, "metrics/test_accuracy"))
+    assert not any(name.startswith(("weights", "initial", "curves")) for name in whole.columns)
+
+
+@pytest.mark.parametrize("group", [1, 10_000, 100 << 20])
+def test_there_and_back_is_the_same_zoo(tiny_zoo, tmp_path, monkeypatch, group):
+    monkeypatch.setattr(hub, "ROW_GROUP", group)
+    counts = {"out": 0, "in": 0}
+    export_zoo(tiny_zoo, tmp_path / "hub", progress=lambda n: counts.update(out=counts["out"] + n))
+    back = import_zoo(tmp_path / "hub", tmp_path / "zoo", progress=lambda n: counts.update({"in": counts["in"] + n}))
+    assert counts == dict.fromkeys(counts, len(tiny_zoo) * len(tiny_zoo.treatments))
+    assert_same(back, tiny_zoo)
+    assert back.manifest.digest == tiny_zoo.manifest.digest
+    for treatment in tiny_zoo.treatments:
+        np.testing.assert_array_equal(back.field(treatment, "seconds"), tiny_zoo.field(treatment, "seconds"))
+        for name, held in tiny_zoo.treated(treatment).held.items():
+            assert torch.equal(back.treated(treatment).held[name], held)
+
+
+def test_row_groups_are_no_larger_than_they_should_be(tiny_zoo, tmp_path, monkeypatch):
+    size = 8 * tiny_zoo.treated("standard").layout.size
+    monkeypatch.setattr(hub, "ROW_GROUP", 2 * size)
+    folder = export_zoo(tiny_zoo, tmp_path / "hub")
+    file = pq.read_metadata(folder / "standard" / "train.parquet")
+    rows = [file.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert max(rows) == 2
+    assert sum(rows) == (tiny_zoo.field("standard", "split") == "train").sum()
+
+
+def test_the_card_says_what_is_there(tiny_zoo, exported):
+    found = DatasetCard.load(exported / "README.md")
+    assert {each["config_name"] for each in found.data.configs} == {*tiny_zoo.treatments, METADATA}
+    for described in found.data.dataset_info:
+        builder = datasets.load_dataset_builder(str(exported), described["config_name"])
+        assert builder.info.features is not None
+        for split in described["splits"]:
+            path = exported / described["config_name"] / f"{split['name']}.parquet"
+            assert split["num_examples"] == pq.read_metadata(path).num_rows
+    assert tiny_zoo.manifest.digest in found.text
+    for treatment in tiny_zoo.treatments:
+        assert f"| `{treatment}` | {len(tiny_zoo)} |" in found.text
+
+
+def test_the_card_of_the_family_is_that_of_the_template():
+    assert (ROOT / "DATASET_CARD.md").read_text() == card()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tiny_zoo, exported, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for work in (lambda: export_zoo(tiny_zoo, tmp_path), lambda: import_zoo(exported, tmp_path)):
+        with pytest.raises(ZooError, match=r"is not empty; choose another folder$"):
+            work()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def replace(path, change):
+    """Write a Parquet file anew, its table changed."""
+    table = change(pq.read_table(path))
+    pq.write_table(table, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "fact"),
+    [
+        (lambda copy: (copy / "standard/train.parquet").unlink(), r"standard: has \d+ networks instead of \d+"),
+        (lambda copy: (copy / "standard/train.parquet").write_bytes(b"PAR1"), r"train\.parquet: cannot be read"),
+        (
+            lambda copy: replace(copy / "standard/train.parquet", lambda t: pa.concat_tables([t[1:], t[1:2]])),
+            r"standard: has not each of the pairs \d+ to \d+ once",
+        ),
+        (
+            lambda copy: [
+                replace(path, lambda t: t.drop_columns("weights")) for path in (copy / "standard").glob("*.parquet")
+            ],
+            r"standard: weights is no list of [\d,]+ float32",
+        ),
+        (
+            lambda copy: (copy / "w_asymmetric/constants.safetensors").unlink(),
+            r"constants\.safetensors: is not the file",
+        ),
+        (
+            lambda copy: (copy / "w_asymmetric/constants.safetensors").write_bytes(
+                bytes((copy / "w_asymmetric/constants.safetensors").stat().st_size)
+            ),
+            r"constants\.safetensors: is not the file",
+        ),
+        (lambda copy: (copy / "zoo.json").unlink(), r"no zoo here"),
+    ],
+)
+def test_a_damaged_data_set_is_one_clear_error(copy, tmp_path, damage, fact):
+    damage(copy)
+    with pytest.raises(ZooError, match=fact) as error:
+        import_zoo(copy, tmp_path / "zoo")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ZooError):
+        open_zoo(tmp_path / "zoo")
+
+
+def test_the_zoo_that_is_exported_is_not_touched(tiny_zoo, tmp_path):
+    def digests():
+        return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in tiny_zoo.folder.rglob("*") if p.is_file()}
+
+    before = digests()
+    export_zoo(tiny_zoo, tmp_path / "hub")
+    assert digests() == before
