@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 
 from zoo.parameters import ParameterLayout, Permutations
 
+LARGE = 400_000  # parameters from which networks are no faster together
 MEASURED = 16  # networks at once, so that their logits stay in cache
 STACK_BYTES = 8 << 20  # of rows worked on together: with gradient and moments they should stay in cache
 
@@ -33,8 +34,9 @@ def is_convolutional(module: nn.Module) -> bool:
 
 
 def one_by_one(module: nn.Module, device: torch.device | str) -> bool:
-    """Whether networks run one after the other: where convolutions, which `vmap` slows down, meet a CPU."""
-    return torch.device(device).type == "cpu" and is_convolutional(module)
+    """Whether networks train one after the other: on a CPU, those that `vmap` slows down or that fill a core alone."""
+    large = sum(parameter.numel() for parameter in module.parameters()) >= LARGE
+    return torch.device(device).type == "cpu" and (is_convolutional(module) or large)
 
 
 def stack_size(module: nn.Module, layout: ParameterLayout, device: torch.device | str) -> int:
