@@ -25,6 +25,7 @@ from zoo.store import Zoo
 
 Variant = Literal["naive", "weights", "activations", "repaired"]
 VARIANTS: tuple[Variant, ...] = ("naive", "weights", "activations", "repaired")
+COUPLES = 50
 POINTS = 25
 EXAMPLES = 512  # of the train split, on which units are compared and norms are set
 RESTARTS = 3
@@ -66,6 +67,7 @@ def mode_connectivity(
     data: Data,
     *,
     variant: Variant = "naive",
+    most: int = COUPLES,
     points: int = POINTS,
     progress: Callable[[int], None] = lambda couples: None,
 ) -> ModeConnectivity:
@@ -75,6 +77,7 @@ def mode_connectivity(
         zoo, treatment: whose networks: replicas all, of varied networks the good half, see `good_networks`.
         data: to measure on, both splits.
         variant: what is done to the second network of each couple and on the way, see `ModeConnectivity`.
+        most: couples, the first.
         points: on a line, both ends included; odd, so that the middle is one.
         progress: called with the number of couples just done.
 
@@ -83,7 +86,7 @@ def mode_connectivity(
             or they have no norms to set.
     """
     index = good_networks(zoo, treatment, 4)
-    couples = index[: len(index) // 2 * 2].reshape(-1, 2)
+    couples = index[: len(index) // 2 * 2].reshape(-1, 2)[:most]
     treated = zoo.treated(treatment)
     x = data.train_x[:EXAMPLES]
     parts: list[dict[str, Curves]] = []

@@ -103,6 +103,13 @@ def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
     assert np.ravel(measure(zoo, "standard", data, points=3).couples).tolist() == good[: len(good) // 2 * 2].tolist()
 
 
+def test_the_first_couples_are_measured_as_among_all(replicas, data):
+    few, all_ = (mode_connectivity(replicas, "standard", data, most=most) for most in (2, 50))
+    assert few.couples == all_.couples[:2]
+    for name, curves in few.curves.items():
+        np.testing.assert_array_equal(curves, all_.curves[name][:2])
+
+
 def test_two_couples_are_the_least(replicas, data, monkeypatch):
     monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(3))
     with pytest.raises(TaskError, match="standard has 3 good networks; 4 or more are needed"):
