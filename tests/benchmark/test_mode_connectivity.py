@@ -104,7 +104,7 @@ def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
 
 
 def test_the_first_couples_are_measured_as_among_all(replicas, data):
-    few, all_ = (mode_connectivity(replicas, "standard", data, most=most) for most in (2, 50))
+    few, all_ = (measure(replicas, "standard", data, most=most) for most in (2, 50))
     assert few.couples == all_.couples[:2]
     for name, curves in few.curves.items():
         np.testing.assert_array_equal(curves, all_.curves[name][:2])
