@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zoo.data import Data, load_data
 from zoo.engines import ENGINES, Advance
 from zoo.errors import AsymZooError, RecipeError, ZooError
-from zoo.manifest import MANIFEST, File, Manifest, Mode, merge
+from zoo.manifest import MANIFEST, File, Manifest, Mode, is_occupied, merge
 from zoo.recipe import HYPERPARAMETERS, Recipe
 from zoo.seeds import rng_for
 from zoo.stack import stack_size
@@ -119,11 +119,7 @@ def check_fit(recipe: Recipe, treatment: str, data: Data) -> None:
 
 def _begin(recipe: Recipe, folder: Path) -> Manifest:
     """Write or extend the manifest, and what treatments hold constant."""
-    try:
-        occupied = folder.exists() and any(folder.iterdir())
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be used ({error.strerror}); choose another folder") from error
-    if not occupied:
+    if not is_occupied(folder):
         manifest = Manifest.begin(recipe)
     elif not (folder / MANIFEST).exists():
         raise ZooError(f"{folder}: is not empty and no zoo; choose another folder")

@@ -16,12 +16,13 @@ from huggingface_hub import DatasetCardData
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
-from zoo.manifest import MANIFEST, File, Manifest, write_whole
+from zoo.manifest import MANIFEST, File, Manifest, is_occupied, write_whole
+from zoo.parameters import ParameterLayout
+from zoo.recipe import SPLITS
 from zoo.store import WEIGHTS, Zoo, checksum_of, open_zoo, write_shard
 
 ROW_GROUP = 100 << 20  # bytes; the Hub's viewer refuses groups of 286 MB
 BATCH = 16 << 20  # bytes that are read at once
-SPLITS = ("train", "validation", "test")
 METADATA = "metadata"
 TEMPLATE = "dataset_card.md.jinja"
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}  # the Hub's, in networks
@@ -98,7 +99,7 @@ def import_zoo(
             write_whole(folder / file.path, path.read_bytes())
             files.append(file)
     for treatment in manifest.recipe.treatments:
-        size = sum(int(np.prod(parameter["shape"])) for parameter in manifest.layouts[treatment])
+        size = ParameterLayout.from_json(manifest.layouts[treatment]).size
         _check_sizes(source / treatment, manifest.recipe.pairs)
         shards = [(range(*shard.pairs), shard.mode) for shard in manifest.of(treatment) if shard.pairs and shard.mode]
         runs = _in_runs(source / treatment, [run for run, _ in shards], size)
@@ -182,9 +183,9 @@ def _export_metadata(zoo: Zoo, folder: Path) -> dict[str, Any]:
     tables: dict[str, list[pa.Table]] = {split: [] for split in SPLITS}
     for treatment in zoo.treatments:
         names = [name for name in zoo.fields(treatment) if name != "split" and not name.startswith("curves/")]
-        columns = {name: zoo.field(treatment, name) for name in names}
+        columns, of_split = {name: zoo.field(treatment, name) for name in names}, zoo.field(treatment, "split")
         for split in SPLITS:
-            index = np.flatnonzero(zoo.field(treatment, "split") == split)
+            index = np.flatnonzero(of_split == split)
             own = {"treatment": np.full(len(index), treatment)} | {name: v[index] for name, v in columns.items()}
             features = Features({name: _feature(values) for name, values in own.items()})
             tables[split].append(pa.table([pa.array(v) for v in own.values()], schema=features.arrow_schema))
@@ -301,6 +302,6 @@ def _numpy(values: pa.Array) -> NDArray[Any]:
 
 
 def _empty(folder: Path) -> Path:
-    if folder.exists() and any(folder.iterdir()):
+    if is_occupied(folder):
         raise ZooError(f"{folder}: is not empty; choose another folder")
     return folder

@@ -176,6 +176,18 @@ def merge(old: Recipe, new: Recipe, folder: Path) -> Recipe:
     return new.model_copy(update={"pairs": max(old.pairs, new.pairs), "treatments": treatments})
 
 
+def is_occupied(folder: Path) -> bool:
+    """Whether a folder, to be or not yet to be, holds something.
+
+    Raises:
+        ZooError: if it cannot be a folder.
+    """
+    try:
+        return folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be used ({error.strerror}); choose another folder") from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when all of it is on disk.
 

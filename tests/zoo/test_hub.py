@@ -125,6 +125,12 @@ def test_a_folder_that_holds_something_is_left_alone(tiny_zoo, exported, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_file_in_the_place_of_the_folder_is_one_clear_error(tiny_zoo, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ZooError, match=r"file: cannot be used \(Not a directory\); choose another folder$"):
+        export_zoo(tiny_zoo, tmp_path / "file")
+
+
 def replace(path, change):
     """Write a Parquet file anew, its table changed."""
     table = change(pq.read_table(path))
