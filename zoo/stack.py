@@ -5,7 +5,7 @@ Every phenomenon in this project is the evaluation of some stack.
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -117,10 +117,34 @@ def cross_entropy(
     return (1 - smoothing) * loss + smoothing * (log_sum - logits.mean(-1)).mean(-1)
 
 
-def _measure(logits: Float[Tensor, "networks examples classes"], y: Int[Tensor, " examples"]) -> Evaluation:
-    predicted = logits.movedim(-1, 0).contiguous().max(0).indices  # as `argmax(-1)`, but fast
-    loss = cross_entropy(logits.contiguous(), y.expand(len(logits), -1))
-    return Evaluation((predicted == y).to(logits.dtype).mean(-1), loss)
+def score(
+    each: Iterable[Float[Tensor, "examples classes"]], y: Int[Tensor, " examples"]
+) -> Iterator[tuple[Float[Tensor, "networks examples"], Float[Tensor, "networks examples"]]]:
+    """Return which examples are classified rightly (1 or 0) and the cross-entropy of each, of a few networks at a time.
+
+    Arguments:
+        each: the logits of one network after the other.
+        y: the labels.
+    """
+    each = iter(each)
+    while some := list(itertools.islice(each, MEASURED)):
+        # Reductions over so few classes are many times as fast when these come first, and `argmax` is slow even then.
+        logits = torch.stack([one.T for one in some], 1)  # (C, K, B)
+        classes = len(logits)
+        below = logits.sub_(logits.amax(0))  # 0 at the greatest
+        place = torch.arange(classes, 0, -1, dtype=below.dtype, device=below.device)[:, None, None]
+        predicted = classes - below.sign().add_(1).mul_(place).amax(0)  # of equal ones the first
+        label = below.gather(0, y.expand(1, *below.shape[1:]))[0]
+        yield (predicted == y).to(below.dtype), sum(below.exp_().unbind()).log() - label
+
+
+def averaged(
+    right: Float[Tensor, "networks examples"], loss: Float[Tensor, "networks examples"], sizes: Sequence[int]
+) -> list[Evaluation]:
+    """Return the means over consecutive sets of examples."""
+    return [
+        Evaluation(r.mean(-1), e.mean(-1)) for r, e in zip(right.split(sizes, 1), loss.split(sizes, 1), strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -151,13 +175,18 @@ class Stack:
                 parameter.data = _channels_last(values)
             yield module
 
+    def batches(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the examples in portions on which to run a network."""
+        return [x] if getattr(self.module, "whole", False) else x.split(batch_size(self.module))
+
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "examples ..."]) -> Float[Tensor, "networks examples classes"]:
         """Run every network on the same inputs; `run_stack` is for derivatives."""
-        return torch.stack(list(self._each_logits(x)))
+        return torch.stack(list(self.each_logits(x)))
 
-    def _each_logits(self, x: Tensor) -> Iterator[Float[Tensor, "examples classes"]]:
-        batches = [x] if getattr(self.module, "whole", False) else x.split(batch_size(self.module))
+    def each_logits(self, x: Float[Tensor, "examples ..."]) -> Iterator[Float[Tensor, "examples classes"]]:
+        """Run one network after the other on the same inputs; to be called under `torch.no_grad`."""
+        batches = self.batches(x)
         if x.device.type == "cpu":
             # One after the other: their activations stay in cache, and each layer is one kernel.
             for network in self.networks():
@@ -174,11 +203,9 @@ class Stack:
     @torch.no_grad()
     def evaluate_splits(self, *splits: tuple[Tensor, Tensor]) -> list[Evaluation]:
         """Measure every network on several sets `(x, y)`, in hardly more time than on the largest."""
-        sizes = [len(y) for _, y in splits]
-        each, parts = self._each_logits(torch.cat([x for x, _ in splits])), []
-        while some := list(itertools.islice(each, MEASURED)):
-            logits = torch.stack(some).split(sizes, 1)
-            parts.append([_measure(own, y) for own, (_, y) in zip(logits, splits, strict=True)])
+        x, y = (torch.cat(parts) for parts in zip(*splits, strict=True))
+        sizes = [len(labels) for _, labels in splits]
+        parts = [averaged(*scores, sizes) for scores in score(self.each_logits(x), y)]
         columns = zip(*parts, strict=True)
         return [Evaluation(*map(torch.cat, zip(*column, strict=True))) for column in columns]
 

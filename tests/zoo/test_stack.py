@@ -5,7 +5,7 @@ from torch.nn import functional
 
 import zoo.stack
 from tests.scenarios import CLASSES, NETWORKS, SETTINGS, some_data, some_thetas, treat
-from zoo.stack import Stack, cross_entropy, run_stack, stack_gradient, stack_size
+from zoo.stack import Stack, cross_entropy, run_stack, score, stack_gradient, stack_size
 
 
 def make_stack(network="mlp", setting="standard", networks=4, dtype=torch.float64):
@@ -44,6 +44,15 @@ def test_splits_together_are_measured_as_each_alone(monkeypatch, network):
     ):
         assert torch.equal(together.accuracy, alone.accuracy)
         torch.testing.assert_close(together.loss, alone.loss, rtol=1e-12, atol=0)
+
+
+def test_of_equal_logits_the_first_counts():
+    logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 2.0, 2.0]])
+    for label in range(3):
+        y = torch.full((3,), label)
+        ((right, loss),) = score([logits, logits], y)
+        assert torch.equal(right[1] == 1, logits.argmax(1) == y)
+        torch.testing.assert_close(loss[1], functional.cross_entropy(logits, y, reduction="none"))
 
 
 def test_a_network_measures_the_same_in_any_company():

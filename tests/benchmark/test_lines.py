@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch.nn import functional
+
+import zoo.stack
+from benchmark.lines import first_layer, interpolate, measure_lines
+from tests.scenarios import CLASSES, NETWORKS, some_thetas, treat
+from zoo.data import Data
+from zoo.stack import Stack
+
+POINTS = 5
+FIRST = {"mlp": "hidden.0.linear", "cnn": "convs.0.conv", "resnet8": "conv1", "gnn": None}
+
+
+@pytest.fixture(params=NETWORKS)
+def ends(request):
+    treated = treat("w_asymmetric", request.param, dtype=torch.float64)
+    rows = treated.rows(some_thetas(treated, 4))
+    return NETWORKS[request.param], *(Stack(part, treated.module, treated.layout) for part in rows.split(2))
+
+
+def noise(network):
+    x, y = network.examples(13), torch.arange(13) % CLASSES
+    return Data("noise", x[:9], y[:9], x[9:], y[9:], CLASSES).to("cpu", torch.float64)
+
+
+def test_a_line_is_measured_as_the_networks_with_interpolated_weights(ends, monkeypatch):
+    monkeypatch.setattr(zoo.stack, "batch_size", lambda module: 5)  # one batch holds examples of both splits
+    network, a, b = ends
+    data, between = noise(network), interpolate(a, b, POINTS)
+    found = measure_lines(a, b, data, POINTS)
+    for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+        logits = [between.network(k)(x).detach() for k in range(len(between))]
+        loss = torch.stack([functional.cross_entropy(one, y) for one in logits])
+        right = torch.stack([(one.argmax(1) == y).double().mean() for one in logits])
+        torch.testing.assert_close(torch.from_numpy(found[f"{split}_loss"]).flatten(), loss, rtol=1e-9, atol=1e-12)
+        assert torch.equal(torch.from_numpy(found[f"{split}_accuracy"]).flatten(), right)
+
+
+def test_what_is_done_to_the_networks_of_a_line_is_what_is_measured(ends):
+    network, a, b = ends
+    data, changed = noise(network), []
+
+    def shift_last(stack, both, t):
+        assert torch.equal(stack.rows, both[0].rows.lerp(both[1].rows, t[:, None].double()))
+        tensors = stack.layout.unflatten(stack.rows)
+        last = [name for name in tensors if name.endswith("bias")][-1]
+        tensors[last] = tensors[last] + t[:, None] * torch.arange(tensors[last].shape[1])
+        changed.append(Stack(stack.layout.flatten(tensors), stack.module, stack.layout))
+        return changed[0]
+
+    found = measure_lines(a, b, data, POINTS, change=shift_last)
+    loss = changed[0].evaluate(data.test_x, data.test_y).loss
+    torch.testing.assert_close(torch.from_numpy(found["test_loss"]).flatten(), loss, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(loss, interpolate(a, b, POINTS).evaluate(data.test_x, data.test_y).loss)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_layer_is_the_one_that_alone_reads_the_input(name):
+    treated = treat("standard", name)
+    assert first_layer(Stack(some_thetas(treated), treated.module, treated.layout)) == FIRST[name]
