@@ -23,6 +23,7 @@ from zoo.treatments import Treated
 
 Schedule = Literal["constant", "triangular", "warmup", "exponential_warmup"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+COLUMNS = 1 << 17  # at a time, so that a row, its gradient and its moments stay in cache
 METRICS = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
 
 
@@ -145,15 +146,17 @@ class Live:
 
 
 def adamw(live: Live, gradient: Tensor, settings: Optimizer) -> None:
-    """Take a step of AdamW, by the operations of `torch.optim.AdamW`."""
-    (mean, square), (beta1, beta2) = live.moments, settings.betas
-    rate = live.rates[:, live.step, None]
+    """Take a step of AdamW, by the operations of `torch.optim.AdamW`, on as many columns at a time as stay in cache."""
+    rate, (beta1, beta2) = live.rates[:, live.step, None], settings.betas
     live.step += 1
-    live.theta.mul_(1 - rate * live.decay)
-    mean.lerp_(gradient, 1 - beta1)
-    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    denominator = square.sqrt().div_((1 - beta2**live.step) ** 0.5).add_(settings.epsilon)
-    live.theta.addcdiv_(mean * (rate / (1 - beta1**live.step)), denominator, value=-1)
+    kept = (1 - rate * live.decay).expand_as(gradient)
+    tensors = (live.theta, *live.moments, gradient, kept)
+    for theta, mean, square, slope, share in zip(*(tensor.split(COLUMNS, 1) for tensor in tensors), strict=True):
+        theta.mul_(share)
+        mean.lerp_(slope, 1 - beta1)
+        square.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
+        denominator = square.sqrt().div_((1 - beta2**live.step) ** 0.5).add_(settings.epsilon)
+        theta.addcdiv_(mean * (rate / (1 - beta1**live.step)), denominator, value=-1)
 
 
 def sgd(live: Live, gradient: Tensor, settings: Optimizer) -> None:

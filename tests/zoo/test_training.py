@@ -148,7 +148,8 @@ def assert_trained_as_alone(treated, theta, settings, data, **tolerance):
 
 @EVERY
 @OPTIMIZER
-def test_a_stack_trains_like_networks_one_by_one_in_float64(setting, settings):
+def test_a_stack_trains_like_networks_one_by_one_in_float64(setting, settings, monkeypatch):
+    monkeypatch.setattr(zoo.training, "COLUMNS", 100)  # several portions, the last not full
     treated = treat(setting, dtype=torch.float64)
     data = some_data(train=EXAMPLES)
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-9, atol=1e-9)
