@@ -84,8 +84,7 @@ def run_phenomena(
     from benchmark.figures import save, styled
     from benchmark.findings import to_json
     from benchmark.phenomena import PHENOMENA, measure
-    from zoo.data import load_data
-    from zoo.errors import TaskError, nearest
+    from zoo.errors import AsymZooError, TaskError, nearest
     from zoo.manifest import write_whole
     from zoo.store import open_zoo
 
@@ -94,13 +93,12 @@ def run_phenomena(
         if name not in PHENOMENA:
             raise TaskError(f"only: no phenomenon {name!r}{nearest(name, PHENOMENA)}; there are {', '.join(PHENOMENA)}")
     opened = open_zoo(zoo)
-    choice = opened.recipe.data
-    data = load_data(choice.name, data_dir=data_dir, train_limit=choice.train_limit)
+    data = opened.recipe.load_data(data_dir)
     for name in names:
         try:
             with tqdm(desc=name, total=len(opened.treatments), unit=" treatments", delay=1e-3) as bar:
                 results = measure(name, opened, data, workers=workers or os.cpu_count() or 1, advance=bar.update)
-        except TaskError as error:
+        except AsymZooError as error:  # too few networks, or no such field in a zoo of others
             if only is not None:
                 raise
             typer.echo(f"left out: {name}: {error}")

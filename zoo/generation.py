@@ -71,9 +71,11 @@ def generate(
         AsymZooError: if the recipe, the data or the folder will not do; nothing is overwritten.
     """
     check_device(device)
+    if recipe.imported:
+        raise RecipeError(f"{recipe.name}: imported: nobody knows how to train networks of others; remove the field")
     folder = Path(folder)
     data_dir = None if data_dir is None else Path(data_dir)
-    data = load_data(recipe.data.name, data_dir=data_dir, train_limit=recipe.data.train_limit)
+    data = recipe.load_data(data_dir)
     for treatment in recipe.treatments:
         check_fit(recipe, treatment, data)
     manifest = _begin(recipe, folder)

@@ -166,7 +166,7 @@ def merge(old: Recipe, new: Recipe, folder: Path) -> Recipe:
     Raises:
         ZooError: if the two would not make one zoo.
     """
-    for field in ("name", "seed", "data", "architecture", "training"):
+    for field in ("name", "seed", "data", "architecture", "training", "imported"):
         if getattr(old, field) != getattr(new, field):
             raise ZooError(f"{folder}: holds a zoo of another recipe, {field} differs; choose another folder")
     for name in old.treatments.keys() & new.treatments.keys():

@@ -28,9 +28,10 @@ from pydantic import (
 
 from zoo.architectures import ARCHITECTURES, Architecture
 from zoo.augmentation import Augmentation
-from zoo.data import DATASETS
+from zoo.data import DATASETS, Data, load_data
 from zoo.distribution import Distribution
 from zoo.errors import RecipeError, nearest
+from zoo.imported import Imported
 from zoo.seeds import rng_for, seed_for
 from zoo.training import Optimizer
 from zoo.treatments import TREATMENTS, Treated, Treatment
@@ -133,6 +134,7 @@ class Recipe(BaseModel):
         architecture: the name of an architecture and its arguments.
         training: how they learn.
         treatments: by the name that the zoo gives them, a kind and its arguments.
+        imported: who trained the networks, if not we: then `training` only tells the bounds of their hyperparameters.
     """
 
     model_config = FROZEN
@@ -147,6 +149,7 @@ class Recipe(BaseModel):
         dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")], AnyTreatment],
         Field(min_length=1),
     ]
+    imported: Imported | None = None
 
     @classmethod
     def load(cls, source: str | Path) -> "Recipe":
@@ -208,7 +211,8 @@ class Recipe(BaseModel):
     @property
     def digest(self) -> str:
         """Identify the recipe by its content: the blake2b digest of its canonical JSON, without the description."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        apart = {"description"} | ({"imported"} if self.imported is None else set())  # older zoos keep their digest
+        text = json.dumps(self.model_dump(mode="json", exclude=apart), sort_keys=True)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
     def treat(self, treatment: str, held: Held | None = None) -> Treated:
@@ -222,6 +226,11 @@ class Recipe(BaseModel):
             return Treated.of(self.treatments[treatment], name, arguments, seed=self.seed, held=held)
         except RecipeError as error:
             raise RecipeError(f"{self.name}: treatments.{treatment}.{error}") from None
+
+    def load_data(self, data_dir: str | Path | None = None) -> Data:
+        """Load what the networks learn, as they read it; arguments and errors are those of `zoo.data.load_data`."""
+        data = load_data(self.data.name, data_dir=data_dir, train_limit=self.data.train_limit)
+        return data if self.imported is None else self.imported.prepare(data)
 
     def draw(self, pair: int) -> dict[str, int | float]:
         """Draw the hyperparameters of a pair."""
@@ -256,6 +265,8 @@ def _model_at(loc: tuple[Any, ...]) -> type[BaseModel]:
             return Training
         case ("data", _):
             return DataChoice
+        case ("imported", _):
+            return Imported
     return Recipe
 
 

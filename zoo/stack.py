@@ -4,6 +4,7 @@ Every phenomenon in this project is the evaluation of some stack.
 """
 
 import copy
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -135,7 +136,7 @@ def score(
         place = torch.arange(classes, 0, -1, dtype=below.dtype, device=below.device)[:, None, None]
         predicted = classes - below.sign().add_(1).mul_(place).amax(0)  # of equal ones the first
         label = below.gather(0, y.expand(1, *below.shape[1:]))[0]
-        yield (predicted == y).to(below.dtype), sum(below.exp_().unbind()).log() - label
+        yield (predicted == y).to(below.dtype), functools.reduce(torch.add, below.exp_().unbind()).log() - label
 
 
 def averaged(

@@ -198,8 +198,9 @@ def train(
     trained = Trained.blank(start, int(epochs.max()))
     for epoch in range(int(epochs.max())):
         began, index = time.perf_counter(), live.index
-        batches = _batches(data, settings, seed, [pairs[k] for k in index.tolist()], epoch)
-        before = _take_steps(treated, live, batches, settings, trained)
+        order = [pairs[k] for k in index.tolist()]
+        shown = batches(data, settings.batch_size, seed, order, epoch, augmentation=settings.augmentation)
+        before = _take_steps(treated, live, shown, settings, trained)
         rows = treated.rows(live.theta)
         measured = _measure(Stack(rows, treated.module, treated.layout), data)
         trained.diverge(index, ~measured["train_loss"].isfinite(), treated.rows(before))
@@ -224,14 +225,14 @@ def train(
 
 
 def _take_steps(
-    treated: Treated, live: Live, batches: Iterable[tuple[Tensor, Tensor]], settings: Optimizer, trained: Trained
+    treated: Treated, live: Live, shown: Iterable[tuple[Tensor, Tensor]], settings: Optimizer, trained: Trained
 ) -> Tensor:
     """Train on each batch; return `theta` before the last step.
 
     What diverges is put by before the update and turns to NaN thereafter, which no other network notices.
     """
     take_step, before = OPTIMIZERS[settings.optimizer][0], live.theta
-    for x, y in batches:
+    for x, y in shown:
         loss, gradient = stack_gradient(treated.module, treated.layout, treated.rows(live.theta), x, y, live.smoothing)
         # One sum tells of any NaN or infinity among loss and gradient.
         if (broken := ~(loss + gradient.sum(1)).isfinite().cpu()).any():
@@ -243,7 +244,7 @@ def _take_steps(
 
 def _begin(treated: Treated, start: Tensor, hyperparameters: Hyperparameters, settings: Optimizer, data: Data) -> Live:
     """Lay out everything that a stack needs to train."""
-    networks, steps_per_epoch = len(start), len(data.train_y) // _batch_size(data, settings)
+    networks, steps_per_epoch = len(start), len(data.train_y) // _batch_size(data, settings.batch_size)
     rates = np.zeros((networks, int(hyperparameters.epochs.max()) * steps_per_epoch))
     for k, (rate, epochs) in enumerate(
         zip(hyperparameters.learning_rate.tolist(), hyperparameters.epochs.tolist(), strict=True)
@@ -261,18 +262,24 @@ def _begin(treated: Treated, start: Tensor, hyperparameters: Hyperparameters, se
     )
 
 
-def _batch_size(data: Data, settings: Optimizer) -> int:
-    return min(settings.batch_size, len(data.train_y))
+def _batch_size(data: Data, size: int) -> int:
+    return min(size, len(data.train_y))
 
 
-def _batches(
-    data: Data, settings: Optimizer, seed: int, pairs: Sequence[int], epoch: int
+def batches(
+    data: Data,
+    size: int,
+    seed: int,
+    pairs: Sequence[int],
+    epoch: int,
+    *,
+    augmentation: Augmentation | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the minibatches of an epoch, `(K, B, ...)` and `(K, B)`, each network's in the order of its pair."""
-    examples, batch, device = len(data.train_y), _batch_size(data, settings), data.train_y.device
+    examples, batch, device = len(data.train_y), _batch_size(data, size), data.train_y.device
     orders = [rng_for(seed, "order", pair, epoch).permutation(examples) for pair in pairs]
     order = torch.from_numpy(np.stack(orders)).to(device)
-    augmentation, moves = settings.augmentation, None
+    moves = None
     if augmentation is not None:
         height, width = data.shape[-2:]
         rngs = [rng_for(seed, "augmentation", pair, epoch) for pair in pairs]

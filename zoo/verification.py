@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.data import Data, load_data
+from zoo.data import Data
 from zoo.errors import ZooError
-from zoo.generation import train_pairs
+from zoo.generation import check_fit, train_pairs
 from zoo.manifest import Mode
 from zoo.seeds import rng_for
 from zoo.store import Zoo, checksum_of
@@ -46,23 +46,31 @@ def verify(
     """Check every file, measure `sample` networks of each treatment again, and train `retrain` networks again.
 
     Where the machine's mode is not the recorded one, trained weights cannot be compared: there rounding, which
-    training amplifies, differs. Initial weights and the first epoch's loss are compared instead.
+    training amplifies, differs. Initial weights and the first epoch's loss are compared instead. Of imported networks
+    those are measured that did not diverge, on the test set: on which examples others trained is not known.
 
     Raises:
-        ZooError: for the first thing that does not hold.
+        ZooError: for the first thing that does not hold, or if imported networks are to be trained again.
     """
+    imported = zoo.recipe.imported
+    if imported and retrain:
+        raise ZooError(
+            f"{zoo.folder}: was imported ({imported.source}), nothing here tells how to train its networks again; "
+            "verify it without training"
+        )
     for file in zoo.manifest.files:
         if checksum_of(zoo.folder / file.path) != file.sha256:
             raise ZooError(f"{zoo.folder / file.path}: altered, its checksum differs; delete it and generate again")
     progress(f"{len(zoo.manifest.files)} checksums hold")
-    data = load_data(zoo.recipe.data.name, data_dir=data_dir, train_limit=zoo.recipe.data.train_limit)
+    data = zoo.recipe.load_data(data_dir)
     rng = rng_for(zoo.recipe.seed, "verify")
     measured = 0
     for treatment in zoo.treatments:
-        drawn = zoo.recipe.treat(treatment).held
-        if not all(torch.allclose(drawn[name], tensor) for name, tensor in zoo.treated(treatment).held.items()):
+        check_fit(zoo.recipe, treatment, data)
+        drawn, held = zoo.recipe.treat(treatment).held, zoo.treated(treatment).held
+        if not imported and not all(torch.allclose(drawn[name], tensor) for name, tensor in held.items()):
             raise ZooError(f"{zoo.folder}: {treatment}'s constants are not those of the recipe; generate it anew")
-        index = np.sort(rng.permutation(len(zoo))[:sample])
+        index = np.sort(rng.permutation(zoo.index(treatment, diverged=not imported))[:sample])
         _measure_again(zoo, treatment, index, data)
         measured += len(index)
     progress(f"{measured} networks measure as recorded")
@@ -83,17 +91,24 @@ def verify(
 
 
 def _measure_again(zoo: Zoo, treatment: str, index: np.ndarray, data: Data) -> None:
+    if not len(index):
+        return
     stack, treated = zoo.stack(treatment, index), zoo.treated(treatment)
     if treated.constants is not None and not bool(treated.trainable.all()):
         fixed = ~treated.trainable
         if not torch.equal(stack.rows[:, fixed], treated.constants[fixed].expand(len(index), -1)):
             raise ZooError(f"{zoo.folder}: {treatment} has fixed entries that are not the constants; generate it anew")
+    imported, fields = zoo.recipe.imported, zoo.fields(treatment)
     for part, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
+        if imported and part == "train":
+            continue
         accuracy, loss = (values.numpy() for values in stack.evaluate(x, y))
         for name, values, close in (
             ("accuracy", accuracy, {"rtol": 0, "atol": ACCURACY_TOLERANCE}),
             ("loss", loss, {"rtol": LOSS_TOLERANCE, "atol": LOSS_TOLERANCE}),
         ):
+            if imported and f"metrics/{part}_{name}" not in fields:
+                continue
             recorded = zoo.field(treatment, f"metrics/{part}_{name}")[index]
             wrong = ~np.isclose(values, recorded, equal_nan=True, **close)
             if wrong.any():

@@ -18,7 +18,7 @@ from zoo.errors import AsymZooError, RecipeError, ZooError
 from zoo.generation import plan, start_rows
 from zoo.manifest import Manifest, write_whole
 from zoo.seeds import rng_for
-from zoo.training import METRICS, _batches
+from zoo.training import METRICS, batches
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +91,9 @@ def test_pairs_start_from_different_numbers(tiny_zoo):
 
 def test_minibatches_of_a_pair_do_not_depend_on_its_company(tiny_recipe):
     data = load_data("digits", train_limit=512)
-    alone = [x for x, _ in _batches(data, tiny_recipe.training, 0, [3], 1)]
-    together = [x for x, _ in _batches(data, tiny_recipe.training, 0, [5, 3], 1)]
-    other = [x for x, _ in _batches(data, tiny_recipe.training, 0, [5], 1)]
+    alone = [x for x, _ in batches(data, tiny_recipe.training.batch_size, 0, [3], 1)]
+    together = [x for x, _ in batches(data, tiny_recipe.training.batch_size, 0, [5, 3], 1)]
+    other = [x for x, _ in batches(data, tiny_recipe.training.batch_size, 0, [5], 1)]
     for a, b, c in zip(alone, together, other, strict=True):
         assert torch.equal(a[0], b[1])
         assert not torch.equal(a, c)
