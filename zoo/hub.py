@@ -3,18 +3,19 @@
 A configuration for each treatment, and one of `metadata` on all of them, without weights. Splits are the zoo's.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
-from huggingface_hub import DatasetCardData
 from numpy.typing import NDArray
 
+from zoo.card import CARD, FIGURE, card, draw_accuracies
+from zoo.croissant import CROISSANT, croissant
 from zoo.errors import ZooError
 from zoo.manifest import MANIFEST, File, Manifest, is_occupied, write_whole
 from zoo.parameters import ParameterLayout
@@ -24,9 +25,6 @@ from zoo.store import WEIGHTS, Zoo, checksum_of, open_zoo, write_shard
 ROW_GROUP = 100 << 20  # bytes; the Hub's viewer refuses groups of 286 MB
 BATCH = 16 << 20  # bytes that are read at once
 METADATA = "metadata"
-TEMPLATE = "dataset_card.md.jinja"
-SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}  # the Hub's, in networks
-TAGS = ["model-zoo", "weight-space-learning", "metanetworks", "parameter-symmetries", "linear-mode-connectivity"]
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -47,13 +45,13 @@ def export_zoo(zoo: Zoo, folder: str | Path, *, progress: Callable[[int], object
     folder = _empty(Path(folder))
     if METADATA in zoo.treatments:
         raise ZooError(f"{zoo.folder}: a treatment is named {METADATA!r}, as is a configuration of its own; rename it")
-    described = []
+    weights, described = _weights_of(zoo.manifest), []
     for treatment in zoo.treatments:
         fields = {name: zoo.field(treatment, name) for name in zoo.fields(treatment)}
         columns = {name: values for name, values in fields.items() if name != "split"}
         size = zoo.treated(treatment).layout.size
         features = Features(
-            {name: List(Value("float32"), length=size) for name in WEIGHTS}
+            {name: List(Value("float32"), length=size) for name in weights}
             | {name: _feature(values) for name, values in columns.items()}
         )
         rows = max(1, ROW_GROUP // (8 * size))
@@ -71,7 +69,9 @@ def export_zoo(zoo: Zoo, folder: str | Path, *, progress: Callable[[int], object
         if file.pairs is None:
             write_whole(folder / file.path, (zoo.folder / file.path).read_bytes())
     zoo.manifest.write(folder)
-    write_whole(folder / "README.md", card(zoo, described).encode())
+    write_whole(folder / CROISSANT, json.dumps(croissant(zoo.manifest, folder, described), indent=1).encode())
+    write_whole(folder / FIGURE, draw_accuracies(zoo))
+    write_whole(folder / CARD, card(zoo, described).encode())
     return folder
 
 
@@ -102,7 +102,7 @@ def import_zoo(
         size = ParameterLayout.from_json(manifest.layouts[treatment]).size
         _check_sizes(source / treatment, manifest.recipe.pairs)
         shards = [(range(*shard.pairs), shard.mode) for shard in manifest.of(treatment) if shard.pairs and shard.mode]
-        runs = _in_runs(source / treatment, [run for run, _ in shards], size)
+        runs = _in_runs(source / treatment, [run for run, _ in shards], _weights_of(manifest), size)
         for (run, mode), arrays in zip(shards, runs, strict=True):
             files.append(write_shard(folder, treatment, run, arrays, mode))
             progress(len(run))
@@ -110,51 +110,9 @@ def import_zoo(
     return open_zoo(folder)
 
 
-def card(zoo: Zoo | None = None, configurations: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return the data set card of a zoo, or of the family of all zoos.
-
-    Arguments:
-        zoo: whose card it is.
-        configurations: of the data set, see `_describe`.
-    """
-    networks = 1_000 if zoo is None else len(zoo) * len(zoo.treatments)
-    head = DatasetCardData(
-        pretty_name="AsymZoo" if zoo is None else f"AsymZoo {zoo.recipe.name}",
-        license="cc-by-4.0",
-        language=["en"],
-        annotations_creators=["machine-generated"],
-        source_datasets=["original"],
-        size_categories=[next(name for most, name in SIZES.items() if networks < most)],
-        task_categories=["tabular-regression"],
-        tags=TAGS,
-        configs=[{name: each[name] for name in ("config_name", "data_files")} for each in configurations] or None,
-        dataset_info=[{name: each[name] for name in each if name != "data_files"} for each in configurations] or None,
-    )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("zoo", "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.get_template(TEMPLATE).render(
-        head=head.to_yaml() + "\n",
-        zoo=zoo,
-        rows=[] if zoo is None else [_summary(zoo, treatment) for treatment in zoo.treatments],
-        versions="" if zoo is None else ", ".join(" ".join(pair) for pair in zoo.manifest.versions.items()),
-    )
-
-
-def _summary(zoo: Zoo, treatment: str) -> dict[str, Any]:
-    trained, treated = zoo.index(treatment), zoo.treated(treatment)
-    accuracy = zoo.field(treatment, "metrics/test_accuracy")[trained]
-    low, median, high = np.quantile(accuracy, [0.05, 0.5, 0.95]) if len(accuracy) else [np.nan] * 3
-    return {
-        "treatment": treatment,
-        "networks": len(zoo),
-        "diverged": len(zoo) - len(trained),
-        "parameters": treated.layout.size,
-        "trainable": int(treated.trainable.sum()),
-        "median": median,
-        "low": low,
-        "high": high,
-    }
+def _weights_of(manifest: Manifest) -> Sequence[str]:
+    """Return what is known of weights: nobody has the initial ones of networks that others trained."""
+    return WEIGHTS[:1] if manifest.recipe.imported else WEIGHTS
 
 
 def _describe(folder: Path, name: str, features: Features, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -210,7 +168,8 @@ def _table(
     progress: Callable[[int], object],
 ) -> pa.Table:
     """Return some networks as a table."""
-    rows = {name: zoo.rows(treatment, index, initial=name == WEIGHTS[1]).numpy() for name in WEIGHTS}
+    weights = _weights_of(zoo.manifest)
+    rows = {name: zoo.rows(treatment, index, initial=name == WEIGHTS[1]).numpy() for name in weights}
     arrays = [_arrow(values) for values in (rows | {name: v[index] for name, v in columns.items()}).values()]
     progress(len(index))
     return pa.Table.from_arrays(arrays, schema=features.arrow_schema)
@@ -234,6 +193,7 @@ def _write_parquet(path: Path, features: Features, tables: Iterator[pa.Table]) -
         ) as writer:
             for table in tables:
                 writer.write_table(table, row_group_size=max(1, len(table)))
+                del table  # before the next is read
         temporary.replace(path)
     except OSError as error:
         raise ZooError(f"{path}: cannot be written ({error}); make room, then export into a new folder") from error
@@ -262,7 +222,8 @@ class _Stream:
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
-        self.batches = map(pa.Table.from_batches, ([batch] for batch in pq.ParquetFile(path).iter_batches(rows)))
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)  # or else all of it is read at once
+        self.batches = map(pa.Table.from_batches, ([batch] for batch in file.iter_batches(rows)))
         self.left: pa.Table | None = None
 
     def until(self, pair: int) -> list[pa.Table]:
@@ -280,14 +241,16 @@ class _Stream:
         return [table.append_column("split", pa.array([self.path.stem] * len(table), pa.string())) for table in tables]
 
 
-def _in_runs(folder: Path, runs: Sequence[range], size: int) -> Iterator[dict[str, NDArray[Any]]]:
+def _in_runs(
+    folder: Path, runs: Sequence[range], weights: Sequence[str], size: int
+) -> Iterator[dict[str, NDArray[Any]]]:
     """Return the arrays of runs of pairs; the networks of each stand in the files of their splits."""
     streams = [_Stream(path, max(1, BATCH // (8 * size))) for path in _files(folder)]
     for run in runs:
         table = pa.concat_tables([part for stream in streams for part in stream.until(run.stop)]).sort_by("pair")
         if table["pair"].to_pylist() != list(run):
             raise ZooError(f"{folder}: has not each of the pairs {run.start} to {run.stop - 1} once; download it again")
-        for name in WEIGHTS:
+        for name in weights:
             if name not in table.column_names or table.schema.field(name).type != pa.list_(pa.float32(), size):
                 raise ZooError(f"{folder}: {name} is no list of {size:,} float32; download it again")
         yield {name: _numpy(table[name].combine_chunks()) for name in table.column_names}

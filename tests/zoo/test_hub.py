@@ -1,5 +1,8 @@
 import hashlib
+import re
 import shutil
+from html import unescape
+from importlib.metadata import version
 from pathlib import Path
 
 import datasets
@@ -8,14 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
 
 from tests.zoo.test_generation import assert_same
 from zoo import hub, open_zoo
+from zoo.card import CITATION, card
 from zoo.errors import ZooError
-from zoo.hub import METADATA, card, export_zoo, import_zoo
+from zoo.hub import METADATA, export_zoo, import_zoo
 
 ROOT = Path(__file__).parents[2]
+HOSTILE = [
+    "# a <script>alert(1)</script> | `b` \n\n# c *d* __e__ [f](javascript:g) ![h](i.png) &lt; \\ ~~j~~ {{ k }} <!--",
+    "- a\n| b | c |\n|---|---|\n| d | e |\n```\n<img src=x onerror=f()>\n---\n",
+    "1. $a$ \u2028 \u202e <details>\x1b\n    b",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,6 +126,63 @@ def test_the_card_says_what_is_there(tiny_zoo, exported):
 
 def test_the_card_of_the_family_is_that_of_the_template():
     assert (ROOT / "DATASET_CARD.md").read_text() == card()
+
+
+def test_the_card_shows_a_small_figure(exported):
+    ((name, _),) = re.findall(r"!\[[^\]]+\]\((\S+)\)(.*)", (exported / "README.md").read_text())
+    assert (exported / name).read_bytes().startswith(b"\x89PNG")
+    assert (exported / name).stat().st_size < 100_000
+
+
+def test_a_zoo_whose_networks_all_diverged_has_a_figure_and_a_card(diverged_zoo, tmp_path):
+    folder = export_zoo(diverged_zoo, tmp_path / "hub")
+    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert "nan (nan to nan)" in (folder / "README.md").read_text()
+
+
+def shown(text):
+    """The words that a reader of a card sees, and the kinds of elements that hold them."""
+    html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
+    words = unescape(re.sub(r"<[^>]*>", " ", html))
+    return " ".join(words.split()), re.findall(r"</?(\w+)", html)
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_words_of_a_stranger_are_shown_as_they_stand(tiny_copy, edit_manifest, words):
+    def say(words):
+        edit_manifest(tiny_copy.folder, lambda values: values["recipe"].update(description=words))
+        edit_manifest(tiny_copy.folder, lambda values: values.update(versions={"torch": words}))
+        return shown(card(open_zoo(tiny_copy.folder)).split("---\n", 2)[2])
+
+    seen, elements = say(words)
+    plain = " ".join(re.sub(r"[\u202e\x1b]", " ", words).split())
+    assert f"{plain} Paired model zoos" in seen
+    assert f"made with torch {plain}. The same recipe" in seen
+    assert elements == say("harmless")[1]
+
+
+@pytest.mark.parametrize("name", ["<script>", "a|b", "a`b", "a\nb", "../a", "a\n", "A", "a-b", ""])
+def test_no_treatment_has_a_name_that_a_card_or_a_path_would_read_otherwise(tiny_copy, edit_manifest, name):
+    def rename(values):
+        values["recipe"]["treatments"][name] = values["recipe"]["treatments"].pop("standard")
+
+    edit_manifest(tiny_copy.folder, rename)
+    with pytest.raises(ZooError, match=r"(?s)recipe\.treatments\..*restore it from a copy"):
+        open_zoo(tiny_copy.folder)
+
+
+def test_the_citation_is_that_of_the_repository():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,) = cited["references"]
+    ours, theirs = (dict(re.findall(r"(\w+) = \{(.*)\}", entry)) for entry in CITATION.split("\n\n"))
+    (author,) = cited["authors"]
+    assert ours["title"].replace("{", "").replace("}", "") == cited["title"]
+    assert ours["author"] == f"{{{author['name']}}}"
+    assert ours["version"] == str(cited["version"]) == version("asymzoo")
+    assert theirs["title"] == paper["title"]
+    assert theirs["year"] == str(paper["year"])
+    assert theirs["booktitle"] == paper["collection-title"]
+    assert theirs["author"] == " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
 
 
 def test_a_folder_that_holds_something_is_left_alone(tiny_zoo, exported, tmp_path):
