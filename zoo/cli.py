@@ -169,15 +169,65 @@ def export(
 
 @app.command("import")
 def import_(
-    form: Annotated[Literal["hf"], typer.Argument(help="What it is: hf, a data set that `export` wrote.")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="What it is: hf, paper, unterthiner or folder.")],
     source: Annotated[Path, typer.Argument(help="Its folder.")],
     out: Annotated[Path, typer.Argument(help="The zoo's folder, a new one.")],
+    mask_constant: Annotated[
+        float | None, typer.Option(help="paper: the fixed entries of sparse networks are this times normal_mask.")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="unterthiner: of the networks to take, relu or tanh.")] = None,
 ) -> None:
-    """Make a zoo of what others hold in another form."""
+    """Make a zoo of what others hold in another form.
+
+    hf: a data set that `export` wrote. paper: the published networks of Lim et al. 2024. unterthiner: the Small CNN
+    Zoo. folder: recipe.toml, labels.csv, and a state_dict in a file for each network.
+    """
+    import inspect
+
     from tqdm import tqdm
 
-    from zoo.hub import import_zoo
+    from zoo.errors import ZooError, nearest
+    from zoo.importers import IMPORTERS
+
+    if form not in IMPORTERS:
+        raise ZooError(f"import: no format {form!r}{nearest(form, IMPORTERS)}; there are {', '.join(IMPORTERS)}")
+    options = {"mask_constant": mask_constant, "activation": activation}
+    given = {name: value for name, value in options.items() if value is not None}
+    if wrong := given.keys() - inspect.signature(IMPORTERS[form]).parameters:
+        raise ZooError(f"import: {form} has no option --{min(wrong).replace('_', '-')}; leave it out")
+    with tqdm(unit=" networks", delay=1e-3) as bar:
+        zoo = IMPORTERS[form](source, out, progress=bar.update, **given)
+    typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Of a zoo, or what `export` wrote.")],
+    repository: Annotated[str, typer.Argument(help="The data set's owner/name on the Hub; made if there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch; by default main.")] = None,
+) -> None:
+    """Upload a zoo to the Hugging Face Hub, with HF_TOKEN or as `hf auth login` has it."""
+    from tqdm import tqdm
+
+    from zoo.remote import push_zoo
 
     with tqdm(unit=" networks", delay=1e-3) as bar:
-        zoo = import_zoo(source, out, progress=bar.update)
+        address = push_zoo(folder, repository, private=private, revision=revision, progress=bar.update)
+    typer.echo(f'{address}: open_zoo("{address}")')
+
+
+@app.command()
+def pull(
+    repository: Annotated[str, typer.Argument(help="The data set's owner/name on the Hub.")],
+    out: Annotated[Path, typer.Argument(help="The zoo's folder, a new one.")],
+    revision: Annotated[str | None, typer.Option(help="A branch, a tag or a commit; by default main.")] = None,
+) -> None:
+    """Download a zoo from the Hugging Face Hub and check it. Interrupted, the same command goes on where it stopped."""
+    from tqdm import tqdm
+
+    from zoo.remote import pull_zoo
+
+    with tqdm(unit=" networks", delay=1e-3) as bar:
+        zoo = pull_zoo(repository, out, revision, progress=bar.update)
     typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")

@@ -57,9 +57,17 @@ def _write(
 def open_zoo(folder: str | Path) -> "Zoo":
     """Open a zoo.
 
+    Arguments:
+        folder: where it is; or `hf://owner/name` or `hf://owner/name@revision`, see `zoo.remote.open_remote`.
+
     Raises:
         ZooError: if the folder holds none, it is incomplete, or a file is missing or has changed its size.
     """
+    address = Path(folder).as_posix()  # which leaves one slash of two
+    if address.partition("/")[0] == "hf:":
+        from zoo.remote import open_remote
+
+        return open_remote(address)
     return Zoo(Path(folder))
 
 
