@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmark.findings import Finding
 from benchmark.phenomena import (
+    bayesian,
     curvature,
     geometry,
     merging,
@@ -38,6 +39,7 @@ PHENOMENA = {
     "geometry": Phenomenon(geometry.geometry, geometry.draw),
     "planes": Phenomenon(planes.planes, planes.draw),
     "optimisation": Phenomenon(optimisation.optimisation, optimisation.draw),
+    "bayesian": Phenomenon(bayesian.bayesian, bayesian.draw),
 }
 
 

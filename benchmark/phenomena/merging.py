@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmark.alignment import is_permutable, merge_many, permute
 from benchmark.figures import panels
 from benchmark.lines import good_networks, mean_interval
+from benchmark.predictive import measure, probabilities
 from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.seeds import rng_for
@@ -22,9 +23,6 @@ from zoo.stack import Stack, stack_size
 from zoo.store import Zoo
 
 SIZES = (2, 4, 8, 16)
-BINS = 15  # of confidence
-
-Probabilities = Float[Tensor, "networks examples classes"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,11 @@ class Merging:
         treatment: whose networks.
         size: how many become one.
         groups: `(groups, size)`, which.
-        ways: of each way to merge, accuracy, loss and calibration error on the test split, means over groups with 95 %
-            intervals. `mean`: of weights as they are (the uniform soup); `aligned_mean`: with units in one order, see
-            `merge_many`; `greedy_soup`: the best on the train split, and of the others, from good to bad, those that
-            do not raise the train loss of the mean. Compared with `single`: the mean over networks; `best`: that of the
-            least train loss; `ensemble`: the mean of all networks' probabilities.
+        ways: of each way to merge, what `benchmark.predictive.measure` tells on the test split, means over groups with
+            95 % intervals. `mean`: of weights as they are (the uniform soup); `aligned_mean`: with units in one order,
+            see `merge_many`; `greedy_soup`: the best on the train split, and of the others, from good to bad, those
+            that do not raise the train loss of the mean. Compared with `single`: the mean over networks; `best`: that
+            of the least train loss; `ensemble`: the mean of all networks' probabilities.
         zoo: name and digest of the zoo's recipe.
     """
 
@@ -156,27 +154,3 @@ def greedy_soup(stack: Stack, size: int, train_loss: Float[Tensor, "groups size"
         taken = now <= loss
         soup[taken], loss[taken], count[taken] = larger[taken], now[taken], count[taken] + 1
     return Stack(soup, stack.module, stack.layout)
-
-
-def probabilities(stack: Stack, x: Float[Tensor, "examples ..."]) -> Probabilities:
-    """Return what every network thinks of each class."""
-    return stack.logits(x).softmax(-1)
-
-
-def measure(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Float[np.ndarray, " networks"]]:
-    """Return accuracy, mean cross-entropy in nats, and expected calibration error (Guo et al. 2017) of predictions.
-
-    The calibration error is the mean over examples of the difference between confidence and accuracy in each of 15
-    bins of confidence.
-    """
-    confidence, predicted = p.max(-1)
-    correct = (predicted == y).to(p.dtype)
-    of_class = p.gather(-1, y.expand(len(p), -1)[..., None]).squeeze(-1)
-    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    gaps = torch.zeros(len(p), BINS, dtype=p.dtype).scatter_add(1, bins, confidence - correct)
-    values = {
-        "accuracy": correct.mean(1),
-        "loss": -of_class.clamp(min=torch.finfo(p.dtype).tiny).log().mean(1),
-        "calibration_error": gaps.abs().sum(1) / len(y),
-    }
-    return {name: value.numpy() for name, value in values.items()}

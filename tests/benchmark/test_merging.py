@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmark.phenomena.merging import greedy_soup, in_one_order, mean_of, measure, merging, probabilities
+from benchmark.phenomena.merging import greedy_soup, in_one_order, mean_of, merging
 from tests.benchmark.test_alignment import shuffled, some_stack
+from tests.benchmark.test_predictive import plainly
 from tests.scenarios import NETWORKS, small_recipe
 from zoo import generate
 from zoo.data import load_data
@@ -24,35 +25,6 @@ def data():
 def replicas(tmp_path_factory):
     training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 4}
     return generate(small_recipe(9, training=training).only(TREATMENTS), tmp_path_factory.mktemp("zoos") / "replicas")
-
-
-def plainly(p, y):
-    """The measures of one network, bin by bin."""
-    confidence, predicted = p.max(1).values.numpy(), p.argmax(1)
-    correct, error = (predicted == y).double().numpy(), 0.0
-    for low in np.arange(15) / 15:
-        inside = (confidence > low) & (confidence <= low + 1 / 15)
-        if inside.any():
-            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    return {"accuracy": correct.mean(), "loss": functional.nll_loss(p.log(), y).item(), "calibration_error": error}
-
-
-def test_measures_are_those_of_pytorch_and_of_bins_one_by_one():
-    generator = torch.Generator().manual_seed(0)
-    p = torch.randn(3, 400, 5, generator=generator, dtype=torch.float64).mul(2).softmax(-1)
-    y = torch.randint(5, (400,), generator=generator)
-    found = measure(p, y)
-    for k in range(3):
-        for name, value in plainly(p[k], y).items():
-            assert found[name][k] == pytest.approx(value)
-
-
-def test_sure_and_wrong_is_an_error_of_one_and_sure_and_right_of_none():
-    p = torch.eye(3).expand(2, 3, 3)
-    assert measure(p, torch.arange(3))["calibration_error"].tolist() == [0, 0]
-    wrong = measure(p, torch.tensor([1, 2, 0]))
-    assert wrong["calibration_error"].tolist() == [1, 1]
-    assert np.isfinite(wrong["loss"]).all()
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS)
@@ -98,12 +70,6 @@ def test_a_greedy_soup_is_no_worse_on_the_train_split_than_its_best_network(repl
     (first, *_), copies = stack.rows, Stack(stack.rows[:1].repeat(4, 1), stack.module, stack.layout)
     loss = copies.evaluate(data.train_x, data.train_y).loss.view(1, 4)
     torch.testing.assert_close(greedy_soup(copies, 4, loss, data).rows[0], first)
-
-
-def test_probabilities_are_of_all_examples_and_add_up_to_one(replicas, data):
-    p = probabilities(replicas.stack("standard", range(3)), data.test_x)
-    assert p.shape == (3, len(data.test_y), 10)
-    torch.testing.assert_close(p.sum(-1), torch.ones(3, len(data.test_y)))
 
 
 def test_groups_are_measured_in_portions_that_change_nothing(replicas, data, monkeypatch):

@@ -104,6 +104,10 @@ class Treated:
         """Return `start` with zeros at fixed entries, where nothing trains and nothing decays."""
         return start if self.scale is None else start * self.scale
 
+    def thetas_of(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks parameters"]:
+        """Return what trains of networks, the inverse of `rows`."""
+        return self.thetas(rows if self.constants is None else rows - self.constants)
+
     def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Treated":
         """Return a copy on a device, in a precision."""
 

@@ -1,0 +1,280 @@
+"""Bayesian networks: does less symmetry make the posterior easier?
+
+Posteriors are trained from the zoo's initial networks, or found around its trained ones, and what they predict is
+measured, next to ensembles of the trained networks.
+
+Source: Lim et al. 2024, Table 2.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmark.figures import panels
+from benchmark.inference import langevin, laplace, swag, variational
+from benchmark.inference.variational import Variational
+from benchmark.lines import barrier, mean_interval, measure_lines, trained_networks
+from benchmark.phenomena.optimisation import Reached, reached
+from benchmark.predictive import (
+    Posterior,
+    Probabilities,
+    detection,
+    disagreement,
+    measure,
+    predict,
+    predictive_divergence,
+    probabilities,
+)
+from metanets.metrics import Estimate
+from zoo.data import Data
+from zoo.errors import TaskError
+from zoo.seeds import rng_for, seed_for
+from zoo.stack import LARGE, Stack
+from zoo.store import Zoo
+from zoo.treatments import Treated
+
+Method = Literal["single", "ensemble", "low_rank", "quiet", "mean_field", "swag", "laplace", "langevin"]
+Choice = tuple[variational.Settings, Bool[Tensor, " parameters"] | None]
+
+NETWORKS = 5
+ENSEMBLED = 50  # trained networks, at most
+EXAMPLES = 2000  # of the test split
+SAMPLES = 25  # of each posterior, for what it predicts
+FEW = 5  # while it trains
+CHECKPOINTS = 20
+POINTS = 25  # on the line between means
+GAIN = 1.0  # nats an example, in the bound
+PRECISION = 10.0  # of the prior, for SWAG and Langevin dynamics
+CHAIN = langevin.Settings(friction=10.0, burn_in=2000, batch_size=250)
+
+
+@dataclass(frozen=True)
+class Bayesian:
+    """Posteriors of one treatment, by one method.
+
+    Attributes:
+        treatment: whose networks.
+        method: `single`: trained networks by themselves; `ensemble`: five of them together, the reference;
+            `low_rank`, `mean_field`: variational, from initial networks; `quiet`: low rank, but what W-Asymmetric
+            networks fix is trained as a number and has no variance; `swag`; `laplace`, linearised; `langevin`, one
+            chain from each trained network, the nearest to the true posterior.
+        networks: the pairs that they start from.
+        final: on the test split, means over posteriors with 95 % intervals: what `benchmark.predictive.measure` tells,
+            and `detection`, of test examples among others with their pixels permuted.
+        apart: between posteriors: `barrier` of the test loss between their means, and `predictive_divergence`; of
+            `single` networks their `disagreement`; of chains their `temperature` and, of the logarithms of the
+            probabilities of the test labels, the median `rhat`, both 1 for chains that can be trusted.
+        steps: of training, at which curves are taken.
+        curves: `(networks, checkpoints)`, in nats an example: `expected_loss`, `divergence` and `bound` (means since
+            the checkpoint before), `test_loss` (of few draws); and `test_accuracy`.
+        gained: after how many checkpoints the bound has gained one nat an example on the first.
+        zoo: name and digest of the zoo's recipe.
+    """
+
+    treatment: str
+    method: Method
+    networks: list[int]
+    final: dict[str, Estimate]
+    apart: dict[str, Estimate]
+    zoo: dict[str, str]
+    steps: list[int] = field(default_factory=list)
+    curves: dict[str, Float[np.ndarray, "networks checkpoints"]] = field(default_factory=dict)
+    gained: Reached | None = None
+
+    def headline(self) -> str:
+        """Say how good the predictions are."""
+        return f"{self.method:12}test loss {self.final['loss']}, accuracy {self.final['accuracy']}"
+
+
+def bayesian(
+    zoo: Zoo, treatment: str, data: Data, *, progress: Callable[[int], None] = lambda networks: None
+) -> list[Bayesian]:
+    """Train posteriors for as many epochs as the zoo's networks, and measure them and those around trained networks.
+
+    Arguments:
+        zoo, treatment: whose networks; of those that have not diverged the first five, for ensembles up to fifty.
+        data: the train split is observed, the test split measures.
+        progress: called with the number of networks whose posteriors have just been measured.
+
+    Raises:
+        TaskError: if there are fewer than two trained networks, or nothing in them can be made random.
+    """
+    index, treated = trained_networks(zoo, treatment, 2), zoo.treated(treatment)
+    if not variational.layers_of(treated):
+        raise TaskError(
+            f"{zoo.folder}: {treatment} has no linear maps or convolutions to make random; take another zoo"
+        )
+    some = index[:NETWORKS].tolist()
+    judge, rows = Judge(zoo, treatment, treated, data, some), zoo.rows(treatment, some)
+    found = judge.trained_networks(index[:ENSEMBLED])
+    for method, (settings, random) in _choices(zoo, treatment, data).items():
+        found.append(_train(judge, zoo.rows(treatment, some, initial=True), method, settings, random))
+        progress(len(some))
+    if treated.layout.size < LARGE:  # one gradient of each example has to fit
+        around = {"precision": PRECISION, "seed": 0, "pairs": some}
+        posterior = swag.swag(treated, rows, data, swag.Settings(), **around)
+        found.append(judge("swag", posterior, posterior.mean))
+        mode = laplace.laplace(treated, rows, data)
+        inside, outside = (mode.draw_logits(x, SAMPLES, judge.generator()).softmax(-1).mean(1) for x in judge.inputs)
+        found.append(judge.finding("laplace", inside, outside))
+        found.append(judge.chains(langevin.langevin(treated, rows, data, CHAIN, **around)))
+        progress(len(some))
+    return found
+
+
+def draw(findings: Sequence[Bayesian]) -> Figure:
+    """Show how the expected loss falls while posteriors train, a panel for each method, and the final test losses."""
+    trained = list(dict.fromkeys(finding.method for finding in findings if finding.steps))
+    methods = list(dict.fromkeys(finding.method for finding in findings))
+    treatments = list(dict.fromkeys(finding.treatment for finding in findings))
+    figure, axes = panels([*trained, "test loss at the end"], sharey=True)
+    for finding in findings:
+        number = treatments.index(finding.treatment)
+        if finding.steps:
+            ax = axes[0, trained.index(finding.method)]
+            ax.plot(finding.steps, finding.curves["expected_loss"].T, color=f"C{number}", alpha=0.3, linewidth=0.7)
+            ax.plot(finding.steps, finding.curves["expected_loss"].mean(0), color=f"C{number}", label=finding.treatment)
+            ax.set_xlabel("steps")
+        loss, place = finding.final["loss"], methods.index(finding.method) + 0.1 * number
+        spread = [[loss.mean - loss.low], [loss.high - loss.mean]]
+        axes[0, -1].errorbar(place, loss.mean, spread, color=f"C{number}", marker=".")
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].set_ylabel("expected loss, nats")
+    axes[0, 0].legend(fontsize=6)
+    axes[0, -1].set_xticks(range(len(methods)), methods, rotation=60, fontsize=7)
+    return figure
+
+
+def _choices(zoo: Zoo, treatment: str, data: Data) -> dict[Method, Choice]:
+    """Return how variational posteriors are trained, and which of their weights are random if not all that train."""
+    steps_per_epoch = len(data.train_y) // min(variational.Settings.batch_size, len(data.train_y))
+    steps = steps_per_epoch * int(zoo.field(treatment, "hyperparameters/epochs").max())
+    low_rank, mean_field = (variational.Settings(rank=rank, steps=steps) for rank in (4, 0))
+    choices: dict[Method, Choice] = {"low_rank": (low_rank, None), "mean_field": (mean_field, None)}
+    own = zoo.treated(treatment)
+    other = zoo.treated("w_asymmetric") if "w_asymmetric" in zoo.treatments else own
+    if bool(own.trainable.all()) and not bool(other.trainable.all()) and other.layout == own.layout:
+        choices["quiet"] = (low_rank, other.trainable)
+    return choices
+
+
+def _train(
+    judge: "Judge", start: Tensor, method: Method, settings: variational.Settings, random: Tensor | None
+) -> Bayesian:
+    """Train variational posteriors, and keep what is known of them at checkpoints."""
+    data, every = judge.data, max(1, settings.steps // CHECKPOINTS)
+    seen: dict[str, list[Tensor]] = {"expected_loss": [], "divergence": []}
+    curves: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def watch(step: int, posterior: Variational, expected: Tensor, divergence: Tensor) -> None:
+        seen["expected_loss"].append(expected)
+        seen["divergence"].append(divergence / len(data.train_y))
+        if step % every == 0:
+            for name, values in seen.items():
+                curves[name].append(torch.stack(values).mean(0).numpy())
+                values.clear()
+            p = predict(posterior, judge.treated, judge.inputs[0], FEW, judge.generator())
+            for name in ("loss", "accuracy"):
+                curves[f"test_{name}"].append(measure(p, judge.labels)[name])
+
+    posterior = variational.fit(
+        judge.treated, start, data, settings, seed=0, pairs=judge.networks, random=random, watch=watch
+    )
+    taken = {name: np.stack(values, 1) for name, values in curves.items()}
+    taken["bound"] = -taken["expected_loss"] - taken["divergence"]
+    return replace(
+        judge(method, posterior, posterior.rows),
+        steps=[every * (k + 1) for k in range(taken["bound"].shape[1])],
+        curves=taken,
+        gained=reached(taken["bound"] - taken["bound"][:, :1], GAIN),
+    )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures posteriors of one treatment.
+
+    Arguments:
+        zoo, treatment, treated: whose networks.
+        data: whose test split measures.
+        networks: the pairs that posteriors start from.
+    """
+
+    zoo: Zoo
+    treatment: str
+    treated: Treated
+    data: Data
+    networks: list[int]
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """The test examples, and the same with their pixels in another order."""
+        x = self.data.test_x[:EXAMPLES]
+        order = torch.from_numpy(rng_for(0, "permuted pixels").permutation(x[0].numel()))
+        return x, x.flatten(1)[:, order].view_as(x)
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the test examples."""
+        return self.data.test_y[:EXAMPLES]
+
+    def generator(self) -> torch.Generator:
+        """Return the generator of draws, always from its beginning."""
+        return torch.Generator().manual_seed(seed_for(0, "posterior"))
+
+    def __call__(self, method: Method, posterior: Posterior, means: Float[Tensor, "networks parameters"]) -> Bayesian:
+        """Measure what posteriors predict, and how far from one another they are."""
+        inside, outside = (predict(posterior, self.treated, x, SAMPLES, self.generator()) for x in self.inputs)
+        a, b = (Stack(rows, self.treated.module, self.treated.layout) for rows in (means[:-1], means[1:]))
+        curves = measure_lines(a, b, self.data, POINTS, splits=["test"])["test_loss"]
+        apart = {"barrier": barrier(curves), "predictive_divergence": predictive_divergence(inside[:-1], inside[1:])}
+        return self.finding(method, inside, outside, apart)
+
+    def chains(self, posterior: langevin.Langevin) -> Bayesian:
+        """Measure what chains predict, and whether they have mixed."""
+        inside, outside = (predict(posterior, self.treated, x, SAMPLES, self.generator()) for x in self.inputs)
+        each = [Stack(rows, self.treated.module, self.treated.layout) for rows in posterior.kept]
+        logarithms = torch.stack([stack.logits(self.inputs[0]).log_softmax(-1) for stack in each])  # (K, draws, N, C)
+        of_label = logarithms.gather(-1, self.labels.expand(*logarithms.shape[:2], -1)[..., None]).squeeze(-1)
+        apart = {
+            "predictive_divergence": predictive_divergence(inside[:-1], inside[1:]),
+            "temperature": posterior.temperature.numpy(),
+            "rhat": np.median(langevin.split_rhat(of_label.numpy()), keepdims=True),
+        }
+        return self.finding("langevin", inside, outside, apart)
+
+    def trained_networks(self, index: Int[np.ndarray, " networks"]) -> list[Bayesian]:
+        """Measure trained networks by themselves, and in ensembles of as many as there are posteriors."""
+        stack, size = self.zoo.stack(self.treatment, index), len(self.networks)
+        inside, outside = (probabilities(stack, x) for x in self.inputs)
+        groups, others = (p[: len(p) // size * size].unflatten(0, (-1, size)) for p in (inside, outside))
+        apart = {"disagreement": np.array([disagreement(some) for some in groups])}
+        return [
+            self.finding("single", inside, outside, apart),
+            self.finding("ensemble", groups.mean(1), others.mean(1)),
+        ]
+
+    def finding(
+        self,
+        method: Method,
+        inside: Probabilities,
+        outside: Probabilities,
+        apart: dict[str, Float[np.ndarray, " values"]] | None = None,
+    ) -> Bayesian:
+        """Return what is found of predictions on the test examples and on others."""
+        final = measure(inside, self.labels) | {"detection": detection(inside, outside)}
+        return Bayesian(
+            treatment=self.treatment,
+            method=method,
+            networks=self.networks,
+            final={name: mean_interval(values.astype(float)) for name, values in final.items()},
+            apart={name: mean_interval(values.astype(float)) for name, values in (apart or {}).items()},
+            zoo=self.zoo.origin,
+        )

@@ -1,0 +1,96 @@
+"""What predictive distributions are worth: of networks, of their ensembles, of posteriors."""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from zoo.stack import Stack
+from zoo.treatments import Treated
+
+BINS = 15  # of confidence
+
+Probabilities = Float[Tensor, "networks examples classes"]
+Values = Float[np.ndarray, " networks"]
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """K posteriors, from which networks can be drawn."""
+
+    def draw(self, samples: int, generator: torch.Generator) -> Float[Tensor, "networks samples parameters"]:
+        """Return rows, as networks use them."""
+        ...
+
+
+def probabilities(stack: Stack, x: Float[Tensor, "examples ..."]) -> Probabilities:
+    """Return what every network thinks of each class."""
+    return stack.logits(x).softmax(-1)
+
+
+def predict(
+    posterior: Posterior, treated: Treated, x: Float[Tensor, "examples ..."], samples: int, generator: torch.Generator
+) -> Probabilities:
+    """Return the mean over networks drawn from each posterior of what they think of each class."""
+    total = torch.zeros(())
+    for _ in range(samples):
+        rows = posterior.draw(1, generator).squeeze(1)
+        total = total + probabilities(Stack(rows, treated.module, treated.layout), x)
+    return total / samples
+
+
+def measure(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Values]:
+    """Return how good predictions are.
+
+    Returns:
+        accuracy: share of labels thought the likeliest.
+        loss: mean negative log-likelihood, in nats.
+        calibration_error: expected calibration error (Guo et al. 2017), the mean over examples of the difference
+            between confidence and accuracy in each of 15 bins of confidence.
+        brier: mean squared distance from the label as a distribution (Brier 1950), between 0 and 2.
+    """
+    confidence, predicted = p.max(-1)
+    correct = (predicted == y).to(p.dtype)
+    of_class = p.gather(-1, y.expand(len(p), -1)[..., None]).squeeze(-1)
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = torch.zeros(len(p), BINS, dtype=p.dtype).scatter_add(1, bins, confidence - correct)
+    values = {
+        "accuracy": correct.mean(1),
+        "loss": -of_class.clamp(min=torch.finfo(p.dtype).tiny).log().mean(1),
+        "calibration_error": gaps.abs().sum(1) / len(y),
+        "brier": (p.square().sum(-1) - 2 * of_class + 1).mean(1),
+    }
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def detection(inside: Probabilities, outside: Float[Tensor, "networks others classes"]) -> Values:
+    """Return how well confidence tells examples of the data from others: the area under the ROC curve, .5 by chance.
+
+    Source: Hendrycks, Gimpel 2017, *A Baseline for Detecting Misclassified and Out-of-Distribution Examples*.
+    """
+    which = np.repeat([1, 0], [inside.shape[1], outside.shape[1]])
+    confidence = torch.cat([inside.amax(-1), outside.amax(-1)], 1).double().numpy()
+    return np.array([roc_auc_score(which, own) for own in confidence])
+
+
+def predictive_divergence(p: Probabilities, q: Probabilities) -> Values:
+    """Return the mean over examples of `(KL(p || q) + KL(q || p)) / 2`, in nats."""
+    tiny = torch.finfo(p.dtype).tiny
+    gap = (p - q) * (p.clamp(min=tiny).log() - q.clamp(min=tiny).log())
+    return (gap.sum(-1).mean(-1) / 2).numpy()
+
+
+def disagreement(p: Probabilities) -> float:
+    """Return on which share of the examples two networks think different classes the likeliest, mean over couples.
+
+    Source: Fort, Hu, Lakshminarayanan 2019, *Deep Ensembles: A Loss Landscape Perspective*.
+    """
+    predicted = p.argmax(-1)
+    couples = math.comb(len(p), 2)
+    votes = torch.stack([(predicted == c).sum(0) for c in range(p.shape[-1])])
+    agreeing = (votes * (votes - 1) // 2).sum(0)
+    return float(1 - agreeing.double().mean() / couples)

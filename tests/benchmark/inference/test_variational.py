@@ -1,0 +1,148 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from benchmark.inference.variational import Local, Settings, draw_noise, fit, layers_of, output_shapes, run_noisy
+from tests.scenarios import NETWORKS, Network, some_data, some_thetas, treat
+from zoo.data import Data
+
+NOISE = 0.1  # variance of the labels
+LINEAR = Network("mlp", {"widths": [4, 1]}, (4,))
+BRIEF = Settings(rank=2, steps=3, batch_size=8, log_variance=-4.0)
+
+
+def posterior_of(setting="standard", network="mlp", networks=3, rank=2, random=None):
+    """Posteriors in general position."""
+    treated = treat(setting, network, dtype=torch.float64)
+    start = treated.rows(some_thetas(treated, networks))
+    settings = replace(BRIEF, rank=rank, steps=2, learning_rate=0.05)
+    data = some_data(NETWORKS[network].shape).to("cpu", torch.float64)
+    return fit(treated, start, data, settings, seed=0, pairs=range(networks), random=random)
+
+
+def covariances(posterior, k):
+    """The covariance of each layer's random columns, with the columns."""
+    for places in layers_of(posterior.treated).values():
+        columns = torch.cat([torch.arange(p.start, p.stop) for p in places.values()])
+        columns = columns[posterior.random[columns]]
+        v = posterior.factors[k][:, columns]
+        yield columns, v.T @ v / max(1, len(v)) + torch.diag(posterior.log_variance[k, columns].exp())
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("setting", ["standard", "w_asymmetric"])
+def test_divergence_is_that_of_the_normal_distributions_of_layers(setting, rank):
+    posterior = posterior_of(setting, rank=rank)
+    for k, found in enumerate(posterior.divergence()):
+        total = torch.zeros((), dtype=torch.float64)
+        for columns, covariance in covariances(posterior, k):
+            prior = MultivariateNormal(torch.zeros(len(columns)).double(), torch.diag(1 / posterior.precision[columns]))
+            total += kl_divergence(MultivariateNormal(posterior.theta[k, columns], covariance), prior)
+        torch.testing.assert_close(found, total, rtol=1e-9, atol=0)
+
+
+def test_draws_have_the_mean_and_the_covariance_of_the_posterior():
+    posterior = posterior_of("w_asymmetric", networks=2)
+    draws = posterior.draw(20_000, torch.Generator().manual_seed(0))
+    fixed = ~posterior.treated.trainable
+    assert torch.equal(draws[..., fixed], posterior.treated.constants[fixed].expand(2, 20_000, -1))
+    for k in range(2):
+        spread = draws[k] - posterior.rows[k]
+        for columns, covariance in covariances(posterior, k):
+            found, scale = spread[:, columns].T.cov(), covariance.diag().sqrt()
+            assert ((found - covariance).abs() / torch.outer(scale, scale)).max() < 0.05
+            assert (spread[:, columns].mean(0) / scale).abs().max() < 0.05
+
+
+def test_noise_of_each_example_is_that_of_weights_drawn_for_it():
+    treated = treat("standard", Network("mlp", {"widths": [4, 3]}, (4,)), dtype=torch.float64)
+    settings = replace(BRIEF, rank=2, steps=1)
+    data = Data("noise", *[torch.randn(8, 4).double(), torch.arange(8) % 3] * 2, 3)
+    posterior = fit(treated, some_thetas(treated, 1), data, settings, seed=0, pairs=[0])
+    posterior.factors.mul_(4)
+    x = torch.tensor([[1.0, -2.0, 0.5, 3.0]]).double().expand(40_000, -1)
+    noise = draw_noise(output_shapes(treated, x[:1]), 2, len(x), [torch.Generator().manual_seed(0)], torch.float64)
+    found = run_noisy(Local.throughout(treated), posterior, x[None], noise)[0]
+    with torch.no_grad():
+        tensors = treated.layout.unflatten(posterior.draw(40_000, torch.Generator().manual_seed(1))[0])
+        expected = tensors["output.weight"] @ x[0] + tensors["output.bias"]
+    scale = expected.std(0)
+    assert ((found.mean(0) - expected.mean(0)) / scale).abs().max() < 0.05
+    assert ((found.T.cov() - expected.T.cov()) / torch.outer(scale, scale)).abs().max() < 0.05
+    assert (expected.T.corrcoef() - torch.eye(3)).abs().max() > 0.1  # the outputs of an example are no strangers
+
+
+def regression(rng, examples=64, correlated=False):
+    """Data, its loss, the exact posterior of the weights and the bias, and the logarithm of the evidence."""
+    x = rng.standard_normal((examples, 4))
+    x = x @ rng.standard_normal((4, 4)) if correlated else np.linalg.qr(x - x.mean(0))[0] * examples**0.5
+    y = x @ rng.standard_normal(4) + 0.3 + NOISE**0.5 * rng.standard_normal(examples)
+    design = np.concatenate([x, np.ones((examples, 1))], 1)
+    precision = design.T @ design / NOISE + BRIEF.precision * np.eye(5)
+    data = Data("line", *[torch.from_numpy(x), torch.arange(examples)] * 2, 1)  # labels are numbers of examples
+    covariance = np.linalg.inv(precision)
+    evidence = design @ design.T / BRIEF.precision + NOISE * np.eye(examples)
+    log_evidence = -0.5 * (y @ np.linalg.solve(evidence, y) + np.linalg.slogdet(2 * np.pi * evidence)[1])
+
+    def loss(outputs, number):
+        missed = outputs[..., 0] - torch.from_numpy(y)[number]
+        return (missed.square() / NOISE + math.log(2 * math.pi * NOISE)).mean(-1) / 2
+
+    return data, loss, covariance @ design.T @ y / NOISE, covariance, log_evidence
+
+
+@pytest.mark.parametrize(("rank", "correlated"), [(0, False), (5, True)], ids=["mean field", "full rank"])
+def test_a_linear_regression_has_its_exact_posterior_and_the_bound_is_its_evidence(rank, correlated):
+    data, loss, mean, covariance, log_evidence = regression(np.random.default_rng(0), correlated=correlated)
+    treated = treat("standard", LINEAR, dtype=torch.float64)
+    seen = []
+
+    def watch(step, posterior, expected, divergence):
+        if step > 1500:  # what is left moves around the optimum
+            seen.append((-64 * expected[0] - divergence[0], posterior.theta[0].clone()))
+
+    start = torch.from_numpy(mean)[None] + 0.2
+    fit(
+        treated,
+        start,
+        data,
+        Settings(rank=rank, steps=2000, batch_size=64, learning_rate=3e-3, log_variance=-14.0 if rank else -6.0),
+        seed=0,
+        pairs=[0],
+        loss=loss,
+        watch=watch,
+    )
+    bound, found = (torch.stack(values).mean(0).detach().numpy() for values in zip(*seen, strict=True))
+    assert np.abs((found - mean) / np.sqrt(np.diag(covariance))).max() < 0.2
+    assert float(bound) == pytest.approx(log_evidence, abs=0.3)  # what it lacks is the divergence from the posterior
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_posteriors_together_are_those_of_each_alone(network):
+    treated = treat("w_asymmetric", network, dtype=torch.float64)
+    start, data = treated.rows(some_thetas(treated, 3)), some_data(NETWORKS[network].shape).to("cpu", torch.float64)
+    together = fit(treated, start, data, BRIEF, seed=0, pairs=[4, 7, 9])
+    alone = fit(treated, start[1:2], data, BRIEF, seed=0, pairs=[7])
+    for name in ("theta", "factors", "log_variance"):
+        torch.testing.assert_close(getattr(together, name)[1:2], getattr(alone, name), rtol=1e-9, atol=1e-12)
+    assert (together.theta[0] - together.theta[2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_what_is_not_random_is_trained_as_a_number_and_what_is_fixed_stays(rank):
+    mask = treat("w_asymmetric", dtype=torch.float64).trainable
+    quiet, masked = posterior_of("w_initialised", rank=rank, random=mask), posterior_of("w_asymmetric", rank=rank)
+    assert torch.equal(quiet.random, masked.random)
+    assert not quiet.random.all()
+    for posterior in (quiet, masked):
+        draws = posterior.draw(2, torch.Generator().manual_seed(0))
+        assert torch.equal(draws[:, 0, ~posterior.random], draws[:, 1, ~posterior.random])
+        assert (draws[:, 0, posterior.random] != draws[:, 1, posterior.random]).all()
+    start = quiet.treated.rows(some_thetas(quiet.treated, 3))
+    weights = torch.cat([torch.arange(p.start, p.stop) for w in layers_of(quiet.treated).values() for p in w.values()])
+    assert (quiet.rows != start)[:, weights].all()
+    assert torch.equal(masked.rows[:, ~mask], masked.treated.constants[~mask].expand(3, -1))
