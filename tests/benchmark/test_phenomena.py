@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from matplotlib.text import Text
 
 from benchmark.figures import save, styled
 from benchmark.findings import to_json
-from benchmark.phenomena import PHENOMENA, measure
+from benchmark.inference import langevin
+from benchmark.phenomena import PHENOMENA, bayesian, measure
 from metanets.metrics import Estimate
 from tests.benchmark.conftest import TREATMENTS
 
@@ -23,10 +25,18 @@ def estimates(value):
             yield from estimates(part)
 
 
+@pytest.fixture(scope="module")
+def measured(replicas, data):
+    """A function that measures a phenomenon under a treatment, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bayesian, "CHAIN", langevin.Settings(burn_in=20, every=2, batch_size=50))
+        yield cache(lambda name, treatment: PHENOMENA[name].measure(replicas, treatment, data))
+
+
 @pytest.mark.parametrize("name", PHENOMENA)
 @pytest.mark.parametrize("treatment", TREATMENTS)
-def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(replicas, data, name, treatment):
-    findings = PHENOMENA[name].measure(replicas, treatment, data)
+def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(replicas, measured, name, treatment):
+    findings = measured(name, treatment)
     values = json.loads(json.dumps(to_json(findings), allow_nan=False))
     for finding, own in zip(findings, values, strict=True):
         assert finding.treatment == own["treatment"] == treatment
@@ -38,8 +48,8 @@ def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(r
 
 
 @pytest.mark.parametrize("name", PHENOMENA)
-def test_findings_of_several_treatments_are_drawn_with_their_names(replicas, data, name, tmp_path):
-    findings = [f for treatment in TREATMENTS[:2] for f in PHENOMENA[name].measure(replicas, treatment, data)]
+def test_findings_of_several_treatments_are_drawn_with_their_names(measured, name, tmp_path):
+    findings = [finding for treatment in TREATMENTS[:2] for finding in measured(name, treatment)]
     with styled():
         figure = PHENOMENA[name].draw(findings)
         save(figure, tmp_path / "figure.png")

@@ -58,6 +58,18 @@ def test_draws_have_the_mean_and_the_covariance_of_the_posterior():
             assert (spread[:, columns].mean(0) / scale).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("setting", ["standard", "w_asymmetric", "syre"])
+def test_posteriors_begin_around_the_networks_given_and_the_prior_is_stronger_in_wide_layers(setting):
+    treated = treat(setting, dtype=torch.float64)
+    start = treated.rows(some_thetas(treated, 2))
+    posterior = fit(treated, start, some_data().to("cpu", torch.float64), replace(BRIEF, steps=0), seed=0, pairs=[0, 1])
+    torch.testing.assert_close(posterior.rows, start)
+    for weight in treated.layout.weights:
+        where = treated.layout.slices[weight.name]
+        expected = torch.where(treated.trainable[where], BRIEF.precision * weight.shape[0], 0).double()
+        torch.testing.assert_close(posterior.precision[where], expected)
+
+
 def test_noise_of_each_example_is_that_of_weights_drawn_for_it():
     treated = treat("standard", Network("mlp", {"widths": [4, 3]}, (4,)), dtype=torch.float64)
     settings = replace(BRIEF, rank=2, steps=1)
