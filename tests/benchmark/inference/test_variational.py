@@ -30,7 +30,7 @@ def covariances(posterior, k):
         columns = torch.cat([torch.arange(p.start, p.stop) for p in places.values()])
         columns = columns[posterior.random[columns]]
         v = posterior.factors[k][:, columns]
-        yield columns, v.T @ v / max(1, len(v)) + torch.diag(posterior.log_variance[k, columns].exp())
+        yield columns, v.T @ v / max(1, len(v)) + torch.diag(posterior.variance[k, columns])
 
 
 @pytest.mark.parametrize("rank", [0, 2])
