@@ -15,7 +15,7 @@ Source: Blundell, Cornebise, Kavukcuoglu, Wierstra 2015; Kingma, Salimans, Welli
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import count, islice
 from math import prod
 from typing import Any
@@ -66,7 +66,7 @@ class Variational:
         treated: what the networks are.
         theta: mean of what trains, `(K, P)`.
         factors: the columns of `V`, `(K, r, P)`, zero where nothing is random.
-        log_variance: `log s`, `(K, P)`.
+        log_variance: `log s`, `(K, P)`, or `(K, 1)` beside factors.
         random: which columns are random, `(P,)`.
         precision: of the prior, `(P,)`, zero where there is none.
     """
@@ -74,7 +74,7 @@ class Variational:
     treated: Treated
     theta: Float[Tensor, "networks parameters"]
     factors: Float[Tensor, "networks rank parameters"]
-    log_variance: Float[Tensor, "networks parameters"]
+    log_variance: Float[Tensor, "networks #parameters"]
     random: Bool[Tensor, " parameters"]
     precision: Float[Tensor, " parameters"]
 
@@ -82,11 +82,6 @@ class Variational:
     def rows(self) -> Float[Tensor, "networks parameters"]:
         """The means, as networks use them."""
         return self.treated.rows(self.theta)
-
-    @property
-    def spread(self) -> Float[Tensor, "networks rank parameters"]:
-        """`V / sqrt(r)`."""
-        return self.factors / max(1, self.factors.shape[1]) ** 0.5
 
     @property
     def variance(self) -> Float[Tensor, "networks parameters"]:
@@ -99,22 +94,29 @@ class Variational:
         networks, rank, columns = self.factors.shape
         like: dict[str, Any] = {"generator": generator, "device": self.theta.device, "dtype": self.theta.dtype}
         rows = torch.randn(networks, samples, columns, **like) * self.variance.sqrt()[:, None] + self.rows[:, None]
-        spread = self.spread
         for places in layers_of(self.treated).values():
-            z = torch.randn(networks, samples, rank, **like)
+            z = torch.randn(networks, samples, rank, **like) / max(1, rank) ** 0.5
             for place in places.values():
-                rows[..., place] += z @ spread[..., place]
+                rows[..., place] += z @ self.factors[..., place]
         return rows
+
+    @cached_property
+    def _constants(self) -> tuple[Tensor, Tensor]:
+        """Which columns are random, as numbers, and what they add to every divergence."""
+        return self.random.to(self.theta), (self.precision[self.random].log() + 1).sum()
 
     def divergence(self) -> Float[Tensor, " networks"]:
         """Return `KL(q || p)` of each, in nats; of what is trained as a number, the prior's energy alone."""
-        spread = self.spread
-        energy = (self.precision * (self.theta.square() + self.variance + spread.square().sum(1))).sum(1)
-        entropy = ((self.log_variance + self.precision.log() + 1).where(self.random, 0)).sum(1)
-        scaled = self.treated.layout.unflatten(spread * (-self.log_variance / 2).exp()[:, None])
-        for name, places in layers_of(self.treated).items():
-            parts = torch.cat([scaled[f"{name}.{own}"].flatten(2) for own in places], 2)
-            entropy = entropy + torch.logdet(torch.eye(parts.shape[1]).to(parts) + parts @ parts.mT)
+        share, constant = self._constants
+        energy = self.theta.square() @ self.precision + self.variance @ self.precision
+        entropy = self.log_variance.expand_as(self.theta) @ share + constant
+        if rank := self.factors.shape[1]:
+            factors, s = self.treated.layout.unflatten(self.factors), self.log_variance[..., None].exp()
+            for name, places in layers_of(self.treated).items():
+                each = [factors[f"{name}.{own}"].flatten(2) for own in places]
+                gram = torch.stack([v @ v.mT for v in each]).sum(0) / rank  # V^T V / r
+                energy = energy + self.precision[places["weight"]].amax() * gram.diagonal(dim1=1, dim2=2).sum(1)
+                entropy = entropy + torch.logdet(torch.eye(rank).to(gram) + gram / s)
         return (energy - entropy) / 2
 
 
@@ -150,6 +152,7 @@ def fit(
     network = Local.throughout(treated)
     generators = [torch.Generator().manual_seed(seed_for(seed, "noise", pair)) for pair in pairs]
     shapes, examples = output_shapes(treated, data.train_x[:1]), len(data.train_y)
+    whole = all(posterior.random[place].all() for places in layers_of(treated).values() for place in places.values())
     for step, (x, y) in enumerate(islice(_endless(data, settings, seed, pairs), settings.steps)):
         noise = draw_noise(shapes, settings.rank, x.shape[1], generators, x.dtype)
         expected = loss(run_noisy(network, posterior, x, noise), y)
@@ -157,7 +160,8 @@ def fit(
         optimizer.zero_grad()
         (expected + divergence / examples).sum().backward()
         assert trained[1].grad is not None
-        trained[1].grad.mul_(posterior.random)
+        if not whole:
+            trained[1].grad.mul_(posterior.random)
         optimizer.step()
         watch(step + 1, posterior, expected.detach(), divergence.detach())
     for tensor in trained:
@@ -173,8 +177,8 @@ class Local(nn.Module):
 
     Attributes:
         columns: the layer with mean and factors side by side as its outputs.
-        variance: the layer with the diagonal as its weights.
-        z: for each example, 1 and `rank` standard normals, `(B, 1 + rank)`.
+        variance: the layer with the diagonal as its weights; of one output if all have the same.
+        z: for each example, 1 and `rank` standard normals over `sqrt(rank)`, `(B, 1 + rank)`.
         noise: a standard normal for each output, `(B, ...)`.
     """
 
@@ -189,7 +193,7 @@ class Local(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs `(B, ...)` to random outputs `(B, ...)`."""
-        variance = self.variance(x.square()).clamp(min=torch.finfo(x.dtype).tiny)
+        variance = self.variance(x.square()) + torch.finfo(x.dtype).tiny  # no root at zero
         columns = self.columns(x).unflatten(1, (self.z.shape[1], -1))  # (B, 1 + rank, ...)
         z = self.z.view(*self.z.shape, *[1] * (columns.ndim - 2))
         return (columns * z).sum(1).addcmul(variance.sqrt(), self.noise)
@@ -225,7 +229,7 @@ def _begin(
             scale[:, place] = spread / (2 * max(1, settings.rank) ** 0.5) if kind == "weight" else 0.01
     normals = [rng_for(seed, "factors", pair).standard_normal((settings.rank, layout.size)) for pair in pairs]
     factors = torch.from_numpy(np.stack(normals)).to(theta) * scale[:, None] * drawn
-    log_variance = torch.full_like(theta, settings.log_variance)
+    log_variance = torch.full_like(theta[:, :1] if settings.rank else theta, settings.log_variance)
     return Variational(treated, theta, factors, log_variance, drawn, precision.to(theta) * treated.trainable)
 
 
@@ -254,7 +258,9 @@ def draw_noise(
     sizes = [examples * prod(shape) for shape in wanted.values()]
     drawn = torch.stack([torch.randn(sum(sizes), generator=own, dtype=dtype) for own in generators]).split(sizes, 1)
     noise = {n: part.unflatten(1, (examples, *shape)) for (n, shape), part in zip(wanted.items(), drawn, strict=True)}
-    return {n: nn.functional.pad(part, (1, 0), value=1.0) if n.endswith(".z") else part for n, part in noise.items()}
+    for name in shapes:
+        noise[f"{name}.z"] = nn.functional.pad(noise[f"{name}.z"] / max(1, rank) ** 0.5, (1, 0), value=1.0)
+    return noise
 
 
 def run_noisy(
@@ -262,15 +268,23 @@ def run_noisy(
 ) -> Float[Tensor, "networks batch outputs"]:
     """Run each network on its batch, every example with weights of its own."""
     layout, layers = posterior.treated.layout, layers_of(posterior.treated)
-    columns = layout.unflatten(torch.cat([posterior.rows[:, None], posterior.spread], 1))
-    variances, tensors = layout.unflatten(posterior.variance), dict(noise)
-    for name, values in columns.items():
+    rows, factors, variances = map(layout.unflatten, (posterior.rows, posterior.factors, posterior.variance))
+    alike = posterior.log_variance.shape[1] == 1
+    tensors = dict(noise)
+    for name, mean in rows.items():
         layer, _, own = name.rpartition(".")
-        if layer in layers:
-            tensors |= {f"{layer}.columns.{own}": values.flatten(1, 2), f"{layer}.variance.{own}": variances[name]}
-        else:
-            tensors[name] = values[:, 0]
+        if layer not in layers:
+            tensors[name] = mean
+            continue
+        tensors[f"{layer}.columns.{own}"] = torch.cat([mean[:, None], factors[name]], 1).flatten(1, 2)
+        outputs = 1 if alike and all(posterior.random[place].all() for place in layers[layer].values()) else None
+        tensors[f"{layer}.variance.{own}"] = variances[name][:, :outputs]
     if not one_by_one(posterior.treated.module, x.device):
         return vmap(lambda own, batch: functional_call(network, own, (batch,)))(tensors, x)
-    each = [{name: values[k] for name, values in tensors.items()} for k in range(len(x))]
-    return torch.stack([functional_call(network, own, (batch,)) for own, batch in zip(each, x, strict=True)])
+    each = zip(*(values.unbind() for values in tensors.values()), strict=True)
+    return torch.stack(
+        [
+            functional_call(network, dict(zip(tensors, own, strict=True)), (batch,))
+            for own, batch in zip(each, x, strict=True)
+        ]
+    )
