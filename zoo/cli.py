@@ -230,4 +230,4 @@ def pull(
 
     with tqdm(unit=" networks", delay=1e-3) as bar:
         zoo = pull_zoo(repository, out, revision, progress=bar.update)
-    typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")
+    typer.echo(f"{out}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")

@@ -1,7 +1,7 @@
 """A folder of networks in files of their own, with a table that tells of each: any architecture, any treatment.
 
 recipe.toml            name, data, architecture; treatments (one), training and imported where there is more to say
-labels.csv             file, test_accuracy; further metrics and hyperparameters by their names
+labels.csv             file, test_accuracy, and epochs if `training` has none; further metrics and hyperparameters
 *.safetensors, *.pt    a `state_dict` each, of the architecture's names
 constants.safetensors  if the treatment holds anything constant: what, as in zoos of ours
 """
