@@ -63,7 +63,8 @@ class Energy:
         prior = self.precision * self.treated.thetas_of(rows.detach())
         return self.treated.thetas(gradient * self.examples + prior)
 
-    def batches(self, size: int, seed: int, pairs: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield minibatches for ever, those of each network in the order of its pair."""
-        for epoch in count():
-            yield from batches(self.data, size, seed, pairs, epoch)
+
+def endless_batches(data: Data, size: int, seed: int, pairs: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield minibatches for ever, those of each network in the order of its pair."""
+    for epoch in count():
+        yield from batches(data, size, seed, pairs, epoch)

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
-from benchmark.inference.energy import Energy, Loss, Precision
+from benchmark.inference.energy import Energy, Loss, Precision, endless_batches
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.seeds import seed_for
@@ -135,7 +135,7 @@ def _noise(energy: Energy, rows: Tensor, generators: Sequence[torch.Generator]) 
 def _batches(energy: Energy, settings: Settings, seed: int, pairs: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what each step sees, for ever."""
     if settings.batch_size is not None:
-        return energy.batches(settings.batch_size, seed, pairs)
+        return endless_batches(energy.data, settings.batch_size, seed, pairs)
     x, y = energy.data.train_x, energy.data.train_y
     return repeat((x.expand(len(pairs), *x.shape), y.expand(len(pairs), -1)))
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmark.inference.energy import Energy, Loss, Precision
+from benchmark.inference.energy import Energy, Loss, Precision, endless_batches
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.stack import cross_entropy
@@ -101,7 +101,7 @@ def swag(
         raise TaskError(f"swag: rank {rank} of {iterates} iterates; it must be 2 or more, and no more than these")
     velocity, mean, squares = torch.zeros_like(rows), torch.zeros_like(rows), torch.zeros_like(rows)
     deviations: deque[Tensor] = deque(maxlen=rank)
-    for step, (x, y) in enumerate(islice(energy.batches(settings.batch_size, seed, pairs), steps), 1):
+    for step, (x, y) in enumerate(islice(endless_batches(energy.data, settings.batch_size, seed, pairs), steps), 1):
         velocity = settings.momentum * velocity + energy.gradient(rows, x, y) / energy.examples
         rows = rows - settings.learning_rate * velocity
         if step % every == 0:  # in one pass (Welford 1962), without the rounding of a mean of squares

@@ -13,10 +13,10 @@ Source: Blundell, Cornebise, Kavukcuoglu, Wierstra 2015; Kingma, Salimans, Welli
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import count, islice
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -26,11 +26,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from benchmark.inference.energy import Loss
+from benchmark.inference.energy import Loss, endless_batches
 from zoo.data import Data
 from zoo.seeds import rng_for, seed_for
 from zoo.stack import cross_entropy, one_by_one
-from zoo.training import batches
 from zoo.treatments import Treated
 
 Watch = Callable[[int, "Variational", Float[Tensor, " networks"], Float[Tensor, " networks"]], object]
@@ -153,7 +152,7 @@ def fit(
     generators = [torch.Generator().manual_seed(seed_for(seed, "noise", pair)) for pair in pairs]
     shapes, examples = output_shapes(treated, data.train_x[:1]), len(data.train_y)
     whole = all(posterior.random[place].all() for places in layers_of(treated).values() for place in places.values())
-    for step, (x, y) in enumerate(islice(_endless(data, settings, seed, pairs), settings.steps)):
+    for step, (x, y) in enumerate(islice(endless_batches(data, settings.batch_size, seed, pairs), settings.steps)):
         noise = draw_noise(shapes, settings.rank, x.shape[1], generators, x.dtype)
         expected = loss(run_noisy(network, posterior, x, noise), y)
         divergence = posterior.divergence()
@@ -231,12 +230,6 @@ def _begin(
     factors = torch.from_numpy(np.stack(normals)).to(theta) * scale[:, None] * drawn
     log_variance = torch.full_like(theta[:, :1] if settings.rank else theta, settings.log_variance)
     return Variational(treated, theta, factors, log_variance, drawn, precision.to(theta) * treated.trainable)
-
-
-def _endless(data: Data, settings: Settings, seed: int, pairs: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield minibatches, epoch after epoch."""
-    for epoch in count():
-        yield from batches(data, settings.batch_size, seed, pairs, epoch)
 
 
 def output_shapes(treated: Treated, x: Float[Tensor, "1 ..."]) -> dict[str, torch.Size]:

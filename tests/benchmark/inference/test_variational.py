@@ -2,9 +2,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import posteriors
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from benchmark.inference.variational import Local, Settings, draw_noise, fit, layers_of, output_shapes, run_noisy
 from tests.scenarios import NETWORKS, Network, some_data, some_thetas, treat
@@ -158,3 +159,30 @@ def test_what_is_not_random_is_trained_as_a_number_and_what_is_fixed_stays(rank)
     weights = torch.cat([torch.arange(p.start, p.stop) for w in layers_of(quiet.treated).values() for p in w.values()])
     assert (quiet.rows != start)[:, weights].all()
     assert torch.equal(masked.rows[:, ~mask], masked.treated.constants[~mask].expand(3, -1))
+
+
+def test_the_bound_is_that_of_posteriors():
+    data, loss, mean, _, _ = regression(np.random.default_rng(0))
+    treated, start, seen = treat("standard", LINEAR, dtype=torch.float64), torch.from_numpy(mean)[None] + 0.05, []
+    posterior = fit(
+        treated,
+        start,
+        data,
+        Settings(rank=0, steps=400, batch_size=64, learning_rate=0.0, log_variance=-4.0),
+        seed=0,
+        pairs=[0],
+        loss=loss,
+        watch=lambda step, own, expected, divergence: seen.append(64 * expected[0] + divergence[0]),
+    )
+    prior = Normal(torch.zeros(5).double(), posterior.precision.rsqrt())
+
+    def log_posterior(row, batch):
+        outputs = batch @ row[:4, None] + row[4]
+        return prior.log_prob(row).sum() - 64 * loss(outputs[None], data.train_y[None])[0], torch.zeros(())
+
+    torch.manual_seed(0)
+    deviation = posterior.variance[0].sqrt()
+    expected, _ = posteriors.vi.diag.nelbo(start[0], deviation, data.train_x, log_posterior, n_samples=20_000)
+    found = torch.stack(seen)
+    assert float(found.mean()) == pytest.approx(float(expected), abs=5 * float(found.std()) / len(seen) ** 0.5)
+    assert abs(float(expected) - float(posterior.divergence())) > 20
