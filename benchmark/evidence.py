@@ -12,7 +12,7 @@ from zoo.manifest import processor_name
 
 
 def evidence() -> dict[str, str]:
-    """Return date, command, commit (`unknown` outside a checkout), versions and hardware."""
+    """Return date, command (of absolute paths the last part), commit, versions and hardware."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -20,7 +20,7 @@ def evidence() -> dict[str, str]:
         commit = "unknown"
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv),
         "commit": commit,
         "python": platform.python_version(),
         "torch": str(torch.__version__),

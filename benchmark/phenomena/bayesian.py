@@ -147,7 +147,7 @@ def draw(findings: Sequence[Bayesian]) -> Figure:
         axes[0, -1].errorbar(place, loss.mean, spread, color=f"C{number}", marker=".")
     axes[0, 0].set_yscale("log")
     axes[0, 0].set_ylabel("expected loss, nats")
-    axes[0, 0].legend(fontsize=6)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     axes[0, -1].set_xticks(range(len(methods)), methods, rotation=60, fontsize=7)
     return figure
 
