@@ -24,6 +24,7 @@ from zoo.store import WEIGHTS, Zoo, checksum_of, open_zoo, write_shard
 
 ROW_GROUP = 100 << 20  # bytes; the Hub's viewer refuses groups of 286 MB
 BATCH = 16 << 20  # bytes that are read at once
+UNPACKED = 4  # times the size of a file, at most: exports are not compressed
 METADATA = "metadata"
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -99,10 +100,10 @@ def import_zoo(
             write_whole(folder / file.path, path.read_bytes())
             files.append(file)
     for treatment in manifest.recipe.treatments:
-        size = ParameterLayout.from_json(manifest.layouts[treatment]).size
-        _check_sizes(source / treatment, manifest.recipe.pairs)
+        size, weights = ParameterLayout.from_json(manifest.layouts[treatment]).size, _weights_of(manifest)
+        _check_files(source / treatment, manifest.recipe.pairs, weights, size)
         shards = [(range(*shard.pairs), shard.mode) for shard in manifest.of(treatment) if shard.pairs and shard.mode]
-        runs = _in_runs(source / treatment, [run for run, _ in shards], _weights_of(manifest), size)
+        runs = _in_runs(source / treatment, [run for run, _ in shards], size)
         for (run, mode), arrays in zip(shards, runs, strict=True):
             files.append(write_shard(folder, treatment, run, arrays, mode))
             progress(len(run))
@@ -201,14 +202,21 @@ def _write_parquet(path: Path, features: Features, tables: Iterator[pa.Table]) -
         temporary.unlink(missing_ok=True)
 
 
-def _check_sizes(folder: Path, pairs: int) -> None:
-    """See to it that a treatment's files hold as many networks as they should before any is read."""
+def _check_files(folder: Path, pairs: int, weights: Sequence[str], size: int) -> None:
+    """See to it, before any is read, that a treatment's files hold what they should and unpack to no more than it."""
     networks = 0
     for path in _files(folder):
         try:
-            networks += pq.read_metadata(path).num_rows
+            file, schema = pq.read_metadata(path), pq.read_schema(path)
         except (OSError, pa.ArrowException) as error:
             raise ZooError(f"{path}: cannot be read ({error}); download it again") from None
+        for name in weights:
+            if name not in schema.names or schema.field(name).type != pa.list_(pa.float32(), size):
+                raise ZooError(f"{path}: {name} is no list of {size:,} float32; download it again")
+        unpacked = sum(file.row_group(group).total_byte_size for group in range(file.num_row_groups))
+        if unpacked > UNPACKED * path.stat().st_size:
+            raise ZooError(f"{path}: unpacks to {unpacked / 1e9:.1f} GB, which no export does; download it again")
+        networks += file.num_rows
     if networks != pairs:
         raise ZooError(f"{folder}: has {networks:,} networks instead of {pairs:,}; download it again")
 
@@ -241,18 +249,13 @@ class _Stream:
         return [table.append_column("split", pa.array([self.path.stem] * len(table), pa.string())) for table in tables]
 
 
-def _in_runs(
-    folder: Path, runs: Sequence[range], weights: Sequence[str], size: int
-) -> Iterator[dict[str, NDArray[Any]]]:
+def _in_runs(folder: Path, runs: Sequence[range], size: int) -> Iterator[dict[str, NDArray[Any]]]:
     """Return the arrays of runs of pairs; the networks of each stand in the files of their splits."""
     streams = [_Stream(path, max(1, BATCH // (8 * size))) for path in _files(folder)]
     for run in runs:
         table = pa.concat_tables([part for stream in streams for part in stream.until(run.stop)]).sort_by("pair")
         if table["pair"].to_pylist() != list(run):
             raise ZooError(f"{folder}: has not each of the pairs {run.start} to {run.stop - 1} once; download it again")
-        for name in weights:
-            if name not in table.column_names or table.schema.field(name).type != pa.list_(pa.float32(), size):
-                raise ZooError(f"{folder}: {name} is no list of {size:,} float32; download it again")
         yield {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
 
 
