@@ -97,7 +97,11 @@ def run_phenomena(
     for name in names:
         try:
             with tqdm(desc=name, total=len(opened.treatments), unit=" treatments", delay=1e-3) as bar:
-                results = measure(name, opened, data, workers=workers or os.cpu_count() or 1, advance=bar.update)
+
+                def show(progress: int | str, bar: Any = bar) -> None:
+                    bar.set_postfix_str(progress) if isinstance(progress, str) else bar.update(progress)
+
+                results = measure(name, opened, data, workers=workers or os.cpu_count() or 1, advance=show)
         except AsymZooError as error:  # too few networks, or no such field in a zoo of others
             if only is not None:
                 raise

@@ -1,7 +1,8 @@
 """Runs jobs side by side: in processes of this machine, or on a Ray cluster. One thread each, always.
 
-An engine takes jobs and a function `work(job, advance)`, where `advance(n)` reports that n networks are done, and
-yields results as they come. With two threads a step took up to a thousand times longer while another process ran.
+An engine takes jobs and a function `work(job, advance)`, where `advance(n)` reports that n networks are done (in
+processes, `advance` reports anything), and yields results as they come. With two threads a step took up to a thousand
+times longer while another process ran.
 """
 
 import logging
@@ -18,10 +19,10 @@ from zoo.errors import AsymZooError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Advance = Callable[[int], object]
+Advance = Callable[[Any], object]
 Work = Callable[[Job, Advance], Result]
 
-_reports: "SimpleQueue[int] | None" = None  # of a worker process, to its parent
+_reports: "SimpleQueue[Any] | None" = None  # of a worker process, to its parent
 
 
 def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int, advance: Advance) -> Iterator[Result]:
@@ -37,7 +38,7 @@ def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int,
             torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")
-    reports: SimpleQueue[int] = context.SimpleQueue()
+    reports: SimpleQueue[Any] = context.SimpleQueue()
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker, (reports,)) as pool:
         pending = {pool.submit(_work_in_process, job, work) for job in jobs}
         try:
@@ -51,7 +52,7 @@ def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int,
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin_worker(reports: "SimpleQueue[int]") -> None:
+def _begin_worker(reports: "SimpleQueue[Any]") -> None:
     import torch
 
     global _reports

@@ -61,7 +61,7 @@ def measure(phenomenon: str, zoo: Zoo, data: Data, *, workers: int = 1, advance:
         zoo: whose networks.
         data: that they are measured on.
         workers: processes, of one thread each.
-        advance: called with numbers of treatments that have been measured.
+        advance: called with numbers of treatments that have been measured, and with words on how it goes.
 
     Returns:
         The findings in the order of treatments.
@@ -75,6 +75,10 @@ def measure(phenomenon: str, zoo: Zoo, data: Data, *, workers: int = 1, advance:
 
 
 def _measure(job: Job, advance: Advance) -> Sequence[Finding]:
-    findings = PHENOMENA[job.phenomenon].measure(job.zoo, job.treatment, job.data)
+    def tell(progress: int | str) -> None:
+        if isinstance(progress, str):
+            advance(f"{job.treatment}: {progress}")
+
+    findings = PHENOMENA[job.phenomenon].measure(job.zoo, job.treatment, job.data, progress=tell)
     advance(1)
     return findings

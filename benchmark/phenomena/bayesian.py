@@ -94,14 +94,15 @@ class Bayesian:
 
 
 def bayesian(
-    zoo: Zoo, treatment: str, data: Data, *, progress: Callable[[int], None] = lambda networks: None
+    zoo: Zoo, treatment: str, data: Data, *, progress: Callable[[int | str], None] = lambda networks: None
 ) -> list[Bayesian]:
     """Train posteriors for as many epochs as the zoo's networks, and measure them and those around trained networks.
 
     Arguments:
         zoo, treatment: whose networks; of those that have not diverged the first five, for ensembles up to fifty.
         data: the train split is observed, the test split measures.
-        progress: called with the number of networks whose posteriors have just been measured.
+        progress: called with the number of networks whose posteriors have just been measured, and with the bound while
+            they train.
 
     Raises:
         TaskError: if there are fewer than two trained networks, or nothing in them can be made random.
@@ -115,7 +116,7 @@ def bayesian(
     judge, rows = Judge(zoo, treatment, treated, data, some), zoo.rows(treatment, some)
     found = judge.trained_networks(index[:ENSEMBLED])
     for method, (settings, random) in _choices(zoo, treatment, data).items():
-        found.append(_train(judge, zoo.rows(treatment, some, initial=True), method, settings, random))
+        found.append(_train(judge, zoo.rows(treatment, some, initial=True), method, settings, random, progress))
         progress(len(some))
     if treated.layout.size < LARGE:  # one gradient of each example has to fit
         around = {"precision": PRECISION, "seed": 0, "pairs": some}
@@ -166,7 +167,12 @@ def _choices(zoo: Zoo, treatment: str, data: Data) -> dict[Method, Choice]:
 
 
 def _train(
-    judge: "Judge", start: Tensor, method: Method, settings: variational.Settings, random: Tensor | None
+    judge: "Judge",
+    start: Tensor,
+    method: Method,
+    settings: variational.Settings,
+    random: Tensor | None,
+    tell: Callable[[int | str], None],
 ) -> Bayesian:
     """Train variational posteriors, and keep what is known of them at checkpoints."""
     data, every = judge.data, max(1, settings.steps // CHECKPOINTS)
@@ -180,6 +186,8 @@ def _train(
             for name, values in seen.items():
                 curves[name].append(torch.stack(values).mean(0).numpy())
                 values.clear()
+            bound = -float(curves["expected_loss"][-1].mean() + curves["divergence"][-1].mean())
+            tell(f"{method}, {step} of {settings.steps} steps, ELBO {bound:.3f} nats an example")
             p = predict(posterior, judge.treated, judge.inputs[0], FEW, judge.generator())
             for name in ("loss", "accuracy"):
                 curves[f"test_{name}"].append(measure(p, judge.labels)[name])

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from benchmark.findings import to_json
 from benchmark.inference import langevin, variational
 from benchmark.phenomena import bayesian as phenomenon
+from benchmark.phenomena import measure
 from benchmark.phenomena.bayesian import bayesian, draw
 from tests.benchmark.test_predictive import plainly
 from tests.scenarios import small_recipe
@@ -76,6 +78,17 @@ def test_curves_tell_how_the_bound_grew(findings, method):
     assert curves["bound"].shape == (3, len(finding.steps))
     assert (curves["bound"][:, -1] > curves["bound"][:, 0]).all()
     assert finding.gained.networks == int((curves["bound"].max(1) - curves["bound"][:, 0] >= 0.05).sum()) > 0
+
+
+def test_the_bound_is_told_while_posteriors_train(replicas, data, monkeypatch):
+    told = []
+    monkeypatch.setattr(phenomenon, "NETWORKS", 2)
+    monkeypatch.setattr(phenomenon, "LARGE", 0)  # nothing around trained networks
+    monkeypatch.setattr(phenomenon, "CHECKPOINTS", 2)
+    measure("bayesian", replicas, data, advance=told.append)
+    words = [word for word in told if isinstance(word, str)]
+    assert sum(number for number in told if isinstance(number, int)) == len(TREATMENTS)
+    assert re.fullmatch(r"standard: low_rank, \d+ of \d+ steps, ELBO -\d+\.\d{3} nats an example", words[0])
 
 
 def test_posteriors_near_one_another_predict_the_same(findings):
