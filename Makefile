@@ -20,6 +20,8 @@ bench: .venv/installed-dev
 	.venv/bin/python tests/performance/reading.py
 	.venv/bin/python tests/performance/metanetworks.py
 	.venv/bin/python tests/performance/phenomena.py
+	.venv/bin/python tests/performance/bayesian.py
+	.venv/bin/python tests/performance/hub.py
 
 clean:
 	rm -rf .venv build *.egg-info quickstart .hypothesis .mypy_cache .ruff_cache
