@@ -66,7 +66,10 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
     match [word for word in words if "=" not in word]:
         case [place, "by", field]:
             for finding in findings:
-                cells.setdefault(finding["treatment"], {})[f"{field} {finding[field]}"] = _read(finding, place)
+                if told := _read(finding, place):
+                    cells.setdefault(finding["treatment"], {})[f"{field} {finding[field]}"] = told
+            if not cells:
+                raise TaskError(f"{path}: {place}: no finding has it")
         case places:
             cells = {finding["treatment"]: {place: _read(finding, place) for place in places} for finding in findings}
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
