@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zoo.card import CARD, FIGURE, card, draw_accuracies
 from zoo.croissant import CROISSANT, croissant
 from zoo.errors import ZooError
-from zoo.manifest import MANIFEST, File, Manifest, is_occupied, write_whole
+from zoo.manifest import MANIFEST, File, Manifest, check_empty, write_whole
 from zoo.parameters import ParameterLayout
 from zoo.recipe import SPLITS
 from zoo.store import WEIGHTS, Zoo, checksum_of, open_zoo, write_shard
@@ -43,7 +43,8 @@ def export_zoo(zoo: Zoo, folder: str | Path, *, progress: Callable[[int], object
     Raises:
         ZooError: if the folder holds something.
     """
-    folder = _empty(Path(folder))
+    folder = Path(folder)
+    check_empty(folder)
     if METADATA in zoo.treatments:
         raise ZooError(f"{zoo.folder}: a treatment is named {METADATA!r}, as is a configuration of its own; rename it")
     weights, described = _weights_of(zoo.manifest), []
@@ -89,7 +90,8 @@ def import_zoo(
     Raises:
         ZooError: if a file is missing or does not hold what `zoo.json` says, or the folder holds something.
     """
-    source, folder = Path(source), _empty(Path(folder))
+    source, folder = Path(source), Path(folder)
+    check_empty(folder)
     manifest = Manifest.read(source)
     files: list[File] = []
     for file in manifest.files:
@@ -265,9 +267,3 @@ def _numpy(values: pa.Array) -> NDArray[Any]:
     if pa.types.is_string(values.type):
         return np.array(values.to_pylist(), str)
     return values.to_numpy(zero_copy_only=False)
-
-
-def _empty(folder: Path) -> Path:
-    if is_occupied(folder):
-        raise ZooError(f"{folder}: is not empty; choose another folder")
-    return folder

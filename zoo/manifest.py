@@ -188,6 +188,12 @@ def is_occupied(folder: Path) -> bool:
         raise ZooError(f"{folder}: cannot be used ({error.strerror}); choose another folder") from error
 
 
+def check_empty(folder: Path) -> None:
+    """Raise a `ZooError` if a folder, to be or not yet to be, holds something or cannot be a folder."""
+    if is_occupied(folder):
+        raise ZooError(f"{folder}: is not empty; choose another folder")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when all of it is on disk.
 

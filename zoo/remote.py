@@ -29,7 +29,7 @@ from zoo.card import CARD, REPOSITORY
 from zoo.croissant import CROISSANT
 from zoo.errors import ZooError
 from zoo.hub import METADATA, export_zoo, import_zoo
-from zoo.manifest import MANIFEST, Manifest, is_occupied
+from zoo.manifest import MANIFEST, Manifest, check_empty
 from zoo.store import Zoo, open_zoo
 
 ADDRESS = re.compile(r"hf:/*(datasets/)?(?P<repository>[^@]*)(@(?P<revision>.*))?", re.DOTALL)
@@ -109,8 +109,7 @@ def pull_zoo(
             a file is not what the repository lists, there is no room, or the folder holds something.
     """
     folder = Path(folder).resolve()
-    if is_occupied(folder):
-        raise ZooError(f"{folder}: is not empty; choose another folder")
+    check_empty(folder)
     snapshot = _download(repository, revision)
     with _room_beside(folder) as temporary:
         import_zoo(snapshot, temporary / "zoo", progress=progress)

@@ -9,6 +9,7 @@ Source: Lim et al. 2024, Table 2.
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -113,13 +114,13 @@ def bayesian(
             f"{zoo.folder}: {treatment} has no linear maps or convolutions to make random; take another zoo"
         )
     some = index[:NETWORKS].tolist()
-    judge, rows = Judge(zoo, treatment, treated, data, some), zoo.rows(treatment, some)
+    judge, start = Judge(zoo, treatment, treated, data, some), zoo.rows(treatment, some, initial=True)
     found = judge.trained_networks(index[:ENSEMBLED])
     for method, (settings, random) in _choices(zoo, treatment, data).items():
-        found.append(_train(judge, zoo.rows(treatment, some, initial=True), method, settings, random, progress))
+        found.append(_train(judge, start, method, settings, random, progress))
         progress(len(some))
     if treated.layout.size < LARGE:  # one gradient of each example has to fit
-        around = {"precision": PRECISION, "seed": 0, "pairs": some}
+        rows, around = zoo.rows(treatment, some), {"precision": PRECISION, "seed": 0, "pairs": some}
         posterior = swag.swag(treated, rows, data, swag.Settings(), **around)
         found.append(judge("swag", posterior, posterior.mean))
         mode = laplace.laplace(treated, rows, data)
@@ -221,7 +222,7 @@ class Judge:
     data: Data
     networks: list[int]
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
         """The test examples, and the same with their pixels in another order."""
         x = self.data.test_x[:EXAMPLES]
@@ -237,9 +238,14 @@ class Judge:
         """Return the generator of draws, always from its beginning."""
         return torch.Generator().manual_seed(seed_for(0, "posterior"))
 
+    def predicted(self, posterior: Posterior) -> tuple[Probabilities, Probabilities]:
+        """Return what posteriors predict of the test examples, and of the others."""
+        inside, outside = (predict(posterior, self.treated, x, SAMPLES, self.generator()) for x in self.inputs)
+        return inside, outside
+
     def __call__(self, method: Method, posterior: Posterior, means: Float[Tensor, "networks parameters"]) -> Bayesian:
         """Measure what posteriors predict, and how far from one another they are."""
-        inside, outside = (predict(posterior, self.treated, x, SAMPLES, self.generator()) for x in self.inputs)
+        inside, outside = self.predicted(posterior)
         a, b = (Stack(rows, self.treated.module, self.treated.layout) for rows in (means[:-1], means[1:]))
         curves = measure_lines(a, b, self.data, POINTS, splits=["test"])["test_loss"]
         apart = {"barrier": barrier(curves), "predictive_divergence": predictive_divergence(inside[:-1], inside[1:])}
@@ -247,7 +253,7 @@ class Judge:
 
     def chains(self, posterior: langevin.Langevin) -> Bayesian:
         """Measure what chains predict, and whether they have mixed."""
-        inside, outside = (predict(posterior, self.treated, x, SAMPLES, self.generator()) for x in self.inputs)
+        inside, outside = self.predicted(posterior)
         each = [Stack(rows, self.treated.module, self.treated.layout) for rows in posterior.kept]
         logarithms = torch.stack([stack.logits(self.inputs[0]).log_softmax(-1) for stack in each])  # (K, draws, N, C)
         of_label = logarithms.gather(-1, self.labels.expand(*logarithms.shape[:2], -1)[..., None]).squeeze(-1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError
 from zoo.generation import plan
-from zoo.manifest import Manifest, Mode, is_occupied
+from zoo.manifest import Manifest, Mode, check_empty
 from zoo.recipe import HYPERPARAMETERS, Recipe
 from zoo.store import Zoo, open_zoo, write_constants, write_shard
 from zoo.treatments.base import Held
@@ -42,8 +42,7 @@ def write_zoo(
     Raises:
         ZooError: if the folder holds something or cannot be written; nothing is left behind, nor is it if `read` fails.
     """
-    if is_occupied(folder):
-        raise ZooError(f"{folder}: is not empty; choose another folder")
+    check_empty(folder)
     manifest = Manifest.begin(recipe)
     part = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.part")
     try:
