@@ -9,6 +9,7 @@ Neural Networks for Learning Equivariant Representations of Neural Networks*.
 """
 
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,7 +45,7 @@ class ParameterGraph(nn.Module):
         edge_code: `(E, codes)`: kind, depth of the layer, which entries are fixed.
         edge_tensor: `(E,)`: which tensor of the layout an edge is from; residual additions come last.
         columns: `(E, kernel)`: the columns of a row on each edge; P stands for 0 and P + 1 for 1.
-        incidence: sparse `(2 nodes, E)`, see `incidence`.
+        incidence: of edges at nodes.
     """
 
     x: Tensor
@@ -55,7 +56,6 @@ class ParameterGraph(nn.Module):
     edge_code: Tensor
     edge_tensor: Tensor
     columns: Tensor
-    incidence: Tensor
 
     def __init__(self, layout: ParameterLayout, trainable: Bool[Tensor, " parameters"] | None = None) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ParameterGraph(nn.Module):
         self.register_buffer("edge_code", torch.cat(code, 1), persistent=False)
         self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.register_buffer("columns", index, persistent=False)
-        self.register_buffer("incidence", incidence(self.edge_index, kind, start), persistent=False)
+        self.incidence = Incidence(self.edge_index, kind, start)
 
         lengths = torch.tensor(list(layout.axes.values()))
         places = [PLACES.index(axis) if axis in IDENTIFIED else PLACES.index("hidden") for axis in layout.axes]
@@ -115,17 +115,16 @@ class ParameterGraph(nn.Module):
 
         Only the former has the `incidence`, for PyG cannot join those of a disjoint union.
         """
-        # Columns first, in memory, too: that gathers long runs.
-        constants = rows.new_tensor([0, 1]).view(2, *[1] * (rows.ndim - 1)).expand(2, *rows.shape[:-1])
-        values = torch.cat([rows.movedim(-1, 0), constants]).index_select(0, self.columns.flatten())
-        values = values.unflatten(0, self.columns.shape)  # (E, kernel, N)
-        shared = {} if rows.ndim == 1 else {"incidence": self.incidence.to(rows.dtype)}
+        constants = rows.new_tensor([0, 1]).expand(*rows.shape[:-1], 2)
+        values = torch.cat([rows, constants], -1).index_select(-1, self.columns.flatten())
+        values = values.unflatten(-1, self.columns.shape)  # (N, E, kernel)
+        shared = {} if rows.ndim == 1 else {"incidence": self.incidence}
         return Data(
             x=self.x.to(rows.dtype),
             unit=self.unit,
             axis=self.axis,
             edge_index=self.edge_index,
-            edge_attr=values.movedim(1, -1).contiguous(),
+            edge_attr=values.movedim(-2, 0).contiguous(),
             edge_kind=self.edge_kind,
             edge_code=self.edge_code.to(rows.dtype),
             edge_tensor=self.edge_tensor,
@@ -140,18 +139,64 @@ class ParameterGraph(nn.Module):
         return rows[: self.layout.size].movedim(0, -1).contiguous()
 
 
-def incidence(edge_index: Int[Tensor, "2 edges"], edge_kind: Int[Tensor, " edges"], nodes: int) -> Tensor:
-    """Return the matrix that takes edge states to their means at nodes, `(2 nodes, E)`, sparse.
+class Incidence(nn.Module):
+    """Takes edge states to their means at nodes: a sparse matrix `(2 nodes, E)` and, for the way back, its transpose.
 
     Its first rows are for incoming edges, the last for outgoing ones: of each kind the mean, and the sum of these, so
     that a node's one bias counts as much as all its weights.
+
+    Arguments:
+        edge_index: `(2, E)`.
+        edge_kind: `(E,)`.
+        nodes: how many.
     """
-    edge = torch.arange(len(edge_kind)).repeat(2)
-    node = torch.cat([edge_index[1], nodes + edge_index[0]])
-    of_kind = len(KINDS) * node + edge_kind.repeat(2)
-    share = 1 / of_kind.bincount()[of_kind].double()
-    size = (2 * nodes, len(edge_kind))
-    return torch.sparse_coo_tensor(torch.stack([node, edge]), share, size, check_invariants=True).coalesce()
+
+    def __init__(self, edge_index: Int[Tensor, "2 edges"], edge_kind: Int[Tensor, " edges"], nodes: int) -> None:
+        super().__init__()
+        edge = torch.arange(len(edge_kind)).repeat(2)
+        node = torch.cat([edge_index[1], nodes + edge_index[0]])
+        of_kind = len(KINDS) * node + edge_kind.repeat(2)
+        share = 1 / of_kind.bincount()[of_kind].double()
+        for way, row, column, rows in (("to", node, edge, 2 * nodes), ("back", edge, node, len(edge_kind))):
+            order = row.argsort(stable=True)
+            start = nn.functional.pad(row.bincount(minlength=rows).cumsum(0), (1, 0))
+            for name, tensor in {"column": column[order], "start": start, "share": share[order]}.items():
+                self.register_buffer(f"{way}_{name}", tensor, persistent=False)
+
+    def forward(self, edges: Float[Tensor, "edges ..."]) -> Float[Tensor, "2 nodes ..."]:
+        """Return what nodes take in along edges and against them."""
+        to, back = (
+            (self.get_buffer(f"{way}_column"), self.get_buffer(f"{way}_start"), self.get_buffer(f"{way}_share"))
+            for way in ("to", "back")
+        )
+        return _SparseProduct.apply(edges.flatten(1), to, back).view(2, -1, *edges.shape[1:])
+
+
+class _SparseProduct(torch.autograd.Function):
+    """`torch.sparse.mm` of a matrix in compressed rows, faster both ways: each row is written once."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, matrix: tuple[Tensor, ...], transpose: tuple[Tensor, ...]) -> Tensor:
+        """Return matrix @ dense."""
+        ctx.transpose = transpose
+        return _product(matrix, dense)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Return transpose @ grad."""
+        return _product(ctx.transpose, grad), None, None
+
+
+def _product(matrix: tuple[Tensor, ...], dense: Float[Tensor, "columns width"]) -> Float[Tensor, "rows width"]:
+    column, start, share = matrix
+    return nn.functional.embedding_bag(
+        column,
+        dense.contiguous(),
+        start,
+        mode="sum",
+        per_sample_weights=share.to(dense.dtype),
+        include_last_offset=True,
+    )
 
 
 def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:

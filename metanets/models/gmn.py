@@ -28,7 +28,7 @@ class EdgeMeans(MessagePassing):
         """Return what nodes take in along edges and against them."""
         nodes = len(graph.x)
         if "incidence" in graph:  # one product for both, as fast again
-            return (graph.incidence @ edges.flatten(1)).view(2, nodes, *edges.shape[1:])
+            return graph.incidence(edges)
         own = {"edges": edges, "kind": graph.edge_kind, "size": (nodes, nodes)}
         return torch.stack([self.propagate(index, **own) for index in (graph.edge_index, graph.edge_index.flip(0))])
 

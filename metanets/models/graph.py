@@ -94,7 +94,7 @@ class ReadOff(nn.Module):
     def __init__(self, hidden: int, codes: int) -> None:
         super().__init__()
         self.norm = RunningNorm(2 * hidden)
-        self.mean, self.moments = EdgeMean(), Moments.apply
+        self.mean = EdgeMean()
         self.group = MLP([2 * hidden + codes, 4 * hidden, 4 * hidden], norm=None)
 
     def forward(
@@ -108,37 +108,48 @@ class ReadOff(nn.Module):
         if graph is not None:  # a group of each graph; a shallower network has fewer
             of_graph = int(group.max()) + 1
             present, group = torch.unique(group + of_graph * graph, return_inverse=True)
-        count = group.bincount()
-        mean, square = self.moments(states, group, count)
+        mean, square = self.moments(states, group, graph is None)
         features = self.norm(torch.cat([mean, (square + TINY).log() / 2], -1))
         code = self.mean(code, group)
         code = code.view(len(code), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
         read = self.group(torch.cat([features, code], -1))
         return read.mean(0) if graph is None else self.mean(read, present // of_graph)
 
+    def moments(self, states: Tensor, group: Tensor, together: bool) -> Float[Tensor, "2 groups *networks hidden"]:
+        """Return means of the positive part and of the square; of a shared graph, groups lie together."""
+        if together:
+            return Moments.apply(states, group.bincount().tolist())
+        return torch.stack([self.mean(power, group) for power in (states.relu(), states.square())])
+
 
 class Moments(torch.autograd.Function):
-    """Means of the positive part and of the square within groups, `(2, groups, ...)`.
+    """Means of the positive part and of the square over runs of states.
 
     They take most of their time on the way back, which goes through the states once here, six times by `autograd`.
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, group: Tensor, count: Tensor) -> Tensor:
-        """Return the means; zero for an empty group."""
-        share = 1 / count.clamp(min=1).to(states.dtype).view(-1, *[1] * (states.ndim - 1))
-        ctx.save_for_backward(states, group, share)
-        sums = states.new_zeros(2, len(count), *states.shape[1:])
-        sums[0].index_add_(0, group, states.relu())
-        sums[1].index_add_(0, group, states.square())
-        return sums * share
+    def forward(ctx: Any, states: Tensor, lengths: list[int]) -> Tensor:
+        """Return the means, `(2, runs, ...)`."""
+        ctx.save_for_backward(states)
+        ctx.lengths = lengths
+        means = states.new_empty(2, len(lengths), *states.shape[1:])
+        for number, run in enumerate(states.split(lengths)):
+            torch.mean(run.relu(), 0, out=means[0, number])
+            torch.mean(run.square(), 0, out=means[1, number])
+        return means
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the states."""
-        states, group, share = ctx.saved_tensors
-        of_mean, of_square = (part.index_select(0, group) for part in grad * share)
-        return of_mean.mul_(states > 0).addcmul_(of_square, states, value=2), None, None
+        (states,) = ctx.saved_tensors
+        of_states = torch.empty_like(states)
+        runs = states.split(ctx.lengths), of_states.split(ctx.lengths), *grad
+        for run, of_run, of_mean, of_square in zip(*runs, strict=True):
+            of_mean, of_square = of_mean / len(run), of_square / len(run)
+            torch.ops.aten.threshold_backward.grad_input(of_mean.expand_as(run), run, 0, grad_input=of_run)
+            of_run.addcmul_(run, of_square, value=2)
+        return of_states, None
 
 
 class EdgeUpdate(MessagePassing):
@@ -167,9 +178,8 @@ class EdgeUpdate(MessagePassing):
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
         """Return what its ends make of an edge."""
-        # Memory is what takes the time: the product adds to the sum, in place where nothing else needs the tensor.
-        ends = source_j.add_(target_i).flatten(0, -2)
-        return torch.addmm(ends, edges.flatten(0, -2), self.edge.weight.T).relu_().view_as(edges)
+        # Memory is what takes the time: sums are in place, where nothing else needs the tensor.
+        return self.edge(edges).add_(source_j).add_(target_i).relu_()
 
 
 class RunningNorm(nn.Module):

@@ -6,8 +6,9 @@ import torch
 from torch_geometric.data import Batch
 from torch_geometric.nn import MeanAggregation
 
+from metanets.graph import ParameterGraph
 from metanets.inputs import Tensors
-from metanets.models.gmn import GMN
+from metanets.models.gmn import GMN, EdgeMeans
 from metanets.models.graph import Moments, RunningNorm
 from metanets.models.neural_graph_transformer import NeuralGraphTransformer
 from metanets.models.scale_gmn import Rescaling, ScaleGMN
@@ -218,16 +219,28 @@ def test_running_norm_is_batch_normalisation_by_the_statistics_of_batches_before
     assert torch.equal(ours(x), ours(x))
 
 
+def assert_same_gradients(ours, plain, states, generator):
+    torch.testing.assert_close(ours, plain)
+    weight = torch.randn(ours.shape, dtype=torch.float64, generator=generator)
+    own, other = (torch.autograd.grad((weight * x).sum(), states)[0] for x in (ours, plain))
+    torch.testing.assert_close(own, other)
+
+
 def test_moments_and_their_gradients_are_those_of_plain_means():
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(30, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    group = torch.randint(5, (30,), generator=generator) // 2 * 2  # groups 1 and 3 are empty
-    count = group.bincount(minlength=6)
-    plain = torch.stack(
-        [MeanAggregation()(x.flatten(1), group, dim_size=6).view(6, 2, 3) for x in (states.relu(), states.square())]
-    )
-    moments = Moments.apply(states, group, count)
-    torch.testing.assert_close(moments, plain)
-    weight = torch.randn(moments.shape, dtype=torch.float64, generator=generator)
-    own, other = (torch.autograd.grad((weight * x).sum(), states)[0] for x in (moments, plain))
-    torch.testing.assert_close(own, other)
+    lengths = [4, 1, 20, 5]
+    group = torch.arange(4).repeat_interleave(torch.tensor(lengths))
+    plain = [MeanAggregation()(x.flatten(1), group).view(4, 2, 3) for x in (states.relu(), states.square())]
+    assert_same_gradients(Moments.apply(states, lengths), torch.stack(plain), states, generator)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet8"])
+def test_means_of_edges_at_nodes_and_their_gradients_are_those_of_message_passing(name):
+    generator = torch.Generator().manual_seed(0)
+    treated, _, rows = some_networks(name, networks=2)
+    shared, alone = (ParameterGraph(treated.layout)(some) for some in (rows, rows[0]))
+    edges = torch.randn(len(shared.edge_kind), 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    means = EdgeMeans()
+    plain = torch.stack([means(edges[:, n], alone) for n in range(2)], 2)
+    assert_same_gradients(means(edges, shared), plain, edges, generator)

@@ -46,12 +46,6 @@ class PlainEdgeUpdate(EdgeUpdate):
         return self.ends_and_edge(torch.cat([source_j, target_i, edges], -1)).relu()
 
 
-def plain_moments(states: Tensor, group: Tensor, count: Tensor) -> Tensor:
-    """Means of the positive part and of the square."""
-    mean = MeanAggregation()
-    return torch.stack([mean(x, group, dim_size=len(count)) for x in (states.relu(), states.square())])
-
-
 class PlainGMN(GMN):
     """Edges are changed, and then aggregated, all by PyG's aggregation."""
 
@@ -61,7 +55,6 @@ class PlainGMN(GMN):
         self.means.aggr_module = MeanAggregation()
         for read in (self.read_edges, self.read_nodes):
             read.mean = MeanAggregation()
-            read.moments = plain_moments
 
     def pass_messages(self, nodes: Tensor, edges: Tensor, graph: Data) -> Tensor:
         for update, layer in zip([None, *self.edge_updates], self.layers, strict=True):
