@@ -6,34 +6,32 @@ The weights of each layer have the posterior
 
 V of r columns, and maximise the evidence lower bound `E_q log p(D | w) - KL(q || p)` under the prior
 `p(w) = N(0, diag(1 / precision))`. Norms are trained as numbers. Rank 0 is the mean field, with trained `s`; else
-`s` is held. Every example meets weights of its own, drawn by what they make of it (local reparametrisation).
+`s` is held. Every example meets weights of its own (`benchmark.inference.local`).
 
-Source: Blundell, Cornebise, Kavukcuoglu, Wierstra 2015; Kingma, Salimans, Welling 2015; Tomczak, Swaroop, Turner 2020,
-*Efficient Low Rank Gaussian Variational Inference for Neural Networks*, with the settings of Lim et al. 2024, Table 2.
+Source: Blundell, Cornebise, Kavukcuoglu, Wierstra 2015; Tomczak, Swaroop, Turner 2020, *Efficient Low Rank Gaussian
+Variational Inference for Neural Networks*, with the settings of Lim et al. 2024, Table 2.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import islice
-from math import prod
+from dataclasses import dataclass, replace
+from math import log
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from benchmark.inference.energy import Loss, endless_batches
+from benchmark.inference.local import draw_noise, layers_of, localise, output_shapes
+from metanets.training import keep_freed_memory
 from zoo.data import Data
 from zoo.seeds import rng_for, seed_for
 from zoo.stack import cross_entropy, one_by_one
 from zoo.treatments import Treated
 
-Watch = Callable[[int, "Variational", Float[Tensor, " networks"], Float[Tensor, " networks"]], object]
-LAYERS = (nn.Linear, nn.Conv2d)
+Watch = Callable[[int, Callable[[], "Variational"], Float[Tensor, " networks"], Float[Tensor, " networks"]], object]
 
 
 @dataclass(frozen=True)
@@ -99,24 +97,21 @@ class Variational:
                 rows[..., place] += z @ self.factors[..., place]
         return rows
 
-    @cached_property
-    def _constants(self) -> tuple[Tensor, Tensor]:
-        """Which columns are random, as numbers, and what they add to every divergence."""
-        return self.random.to(self.theta), (self.precision[self.random].log() + 1).sum()
-
     def divergence(self) -> Float[Tensor, " networks"]:
         """Return `KL(q || p)` of each, in nats; of what is trained as a number, the prior's energy alone."""
-        share, constant = self._constants
-        energy = self.theta.square() @ self.precision + self.variance @ self.precision
-        entropy = self.log_variance.expand_as(self.theta) @ share + constant
-        if rank := self.factors.shape[1]:
-            factors, s = self.treated.layout.unflatten(self.factors), self.log_variance[..., None].exp()
-            for name, places in layers_of(self.treated).items():
-                each = [factors[f"{name}.{own}"].flatten(2) for own in places]
-                gram = torch.stack([v @ v.mT for v in each]).sum(0) / rank  # V^T V / r
-                energy = energy + self.precision[places["weight"]].amax() * gram.diagonal(dim1=1, dim2=2).sum(1)
-                entropy = entropy + torch.logdet(torch.eye(rank).to(gram) + gram / s)
-        return (energy - entropy) / 2
+        return Trainees(self).divergence()
+
+    def part(self, some: slice) -> "Variational":
+        """Return some of the posteriors."""
+        theta, factors, log_variance = (tensor[some] for tensor in (self.theta, self.factors, self.log_variance))
+        return replace(self, theta=theta, factors=factors, log_variance=log_variance)
+
+    @classmethod
+    def join(cls, parts: Sequence["Variational"]) -> "Variational":
+        """Return the posteriors of all parts."""
+        each = ((part.theta, part.factors, part.log_variance) for part in parts)
+        theta, factors, log_variance = map(torch.cat, zip(*each, strict=True))
+        return replace(parts[0], theta=theta, factors=factors, log_variance=log_variance)
 
 
 def fit(
@@ -129,7 +124,7 @@ def fit(
     pairs: Sequence[int],
     random: Bool[Tensor, " parameters"] | None = None,
     loss: Loss = cross_entropy,
-    watch: Watch = lambda step, posterior, data_term, divergence: None,
+    watch: Watch = lambda step, posteriors, expected, divergence: None,
 ) -> Variational:
     """Train K posteriors at once.
 
@@ -141,76 +136,170 @@ def fit(
         seed, pairs: posterior `k` sees the data, and draws its noise, in the order of `pairs[k]`.
         random: which weights are random, `(P,)`; all that train by default. Others are numbers.
         loss: the mean negative log-likelihood of labels given a network's outputs.
-        watch: told at every step its number, the posteriors, their expected loss on the batch and their divergence.
+        watch: told at every step its number, how to get the posteriors, their expected loss on the batch and their
+            divergence.
     """
+    keep_freed_memory()
     posterior = _begin(treated, start, settings, random, seed, pairs)
-    trained = [posterior.theta, posterior.factors if settings.rank else posterior.log_variance]
-    for tensor in trained:
-        tensor.requires_grad_()
-    optimizer = torch.optim.Adam(trained, settings.learning_rate, fused=True)
-    network = Local.throughout(treated)
-    generators = [torch.Generator().manual_seed(seed_for(seed, "noise", pair)) for pair in pairs]
+    size = 1 if one_by_one(treated.module, start.device) else len(pairs)
+    parts = [slice(k, k + size) for k in range(0, len(pairs), size)]
+    groups = [Trainees(posterior.part(part)) for part in parts]
+    optimizers = [torch.optim.Adam(group.tensors, settings.learning_rate, fused=True) for group in groups]
+    batches = [endless_batches(data, settings.batch_size, seed, pairs[part]) for part in parts]
+    generators = [[torch.Generator().manual_seed(seed_for(seed, "noise", pair)) for pair in pairs[p]] for p in parts]
     shapes, examples = output_shapes(treated, data.train_x[:1]), len(data.train_y)
-    whole = all(posterior.random[place].all() for places in layers_of(treated).values() for place in places.values())
-    for step, (x, y) in enumerate(islice(endless_batches(data, settings.batch_size, seed, pairs), settings.steps)):
-        noise = draw_noise(shapes, settings.rank, x.shape[1], generators, x.dtype)
-        expected = loss(run_noisy(network, posterior, x, noise), y)
-        divergence = posterior.divergence()
-        optimizer.zero_grad()
-        (expected + divergence / examples).sum().backward()
-        assert trained[1].grad is not None
-        if not whole:
-            trained[1].grad.mul_(posterior.random)
-        optimizer.step()
-        watch(step + 1, posterior, expected.detach(), divergence.detach())
-    for tensor in trained:
-        tensor.requires_grad_(False)
-    return posterior
+
+    def posteriors() -> Variational:
+        return Variational.join([group.posterior() for group in groups])
+
+    for step in range(1, settings.steps + 1):
+        terms: list[tuple[Tensor, Tensor]] = []
+        for group, optimizer, some, own in zip(groups, optimizers, batches, generators, strict=True):
+            x, y = next(some)
+            expected = loss(group(x, draw_noise(shapes, settings.rank, x, own)), y)
+            optimizer.zero_grad()
+            expected.sum().backward()
+            group.keep_fixed()
+            terms.append((expected.detach(), group.divergence(1 / examples)))
+            optimizer.step()
+        watch(step, posteriors, *map(torch.cat, zip(*terms, strict=True)))
+    return posteriors()
 
 
-class Local(nn.Module):
-    """A layer whose weights each example draws for itself: what they make of it is drawn instead.
+class Trainees:
+    """Posteriors in training, tensor by tensor of their networks, so that what is at hand stays in cache.
 
     Arguments:
-        layer: that is made random.
+        posterior: what to begin with.
 
     Attributes:
-        columns: the layer with mean and factors side by side as its outputs.
-        variance: the layer with the diagonal as its weights; of one output if all have the same.
-        z: for each example, 1 and `rank` standard normals over `sqrt(rank)`, `(B, 1 + rank)`.
-        noise: a standard normal for each output, `(B, ...)`.
+        theta: means of what trains, `(K, *shape)`.
+        spread: of the weights of layers, the factors `(K, r, *shape)`, or log variances `(K, *shape)` if r is 0.
     """
 
-    noise: Tensor
-    z: Tensor
+    def __init__(self, posterior: Variational) -> None:
+        treated, split = posterior.treated, posterior.treated.layout.unflatten
+        self.begun, self.rank, self.layers = posterior, posterior.factors.shape[1], layers_of(treated)
+        self.network, self.alone = localise(treated, self.rank), one_by_one(treated.module, posterior.theta.device)
+        weights = [f"{layer}.{kind}" for layer, places in self.layers.items() for kind in places]
+        self.theta = {name: tensor.clone().requires_grad_() for name, tensor in split(posterior.theta).items()}
+        spread = split(posterior.factors if self.rank else posterior.log_variance)
+        self.spread = {name: spread[name].clone().requires_grad_() for name in weights}
+        random, precision = split(posterior.random.to(posterior.theta)), split(posterior.precision)
+        self.random = {name: random[name] for name in weights if not random[name].all()}
+        self.count = {name: int(random[name].sum()) for name in weights}
+        self.precision = {
+            name: max(float(precision[f"{name}.{k}"].amax()) for k in p) for name, p in self.layers.items()
+        }
+        self.used = None  # constants and scales of what is used, where it is not `theta` itself
+        if treated.constants is not None and treated.scale is not None:
+            self.used = split(treated.constants), split(treated.scale)
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.columns, self.variance = layer, copy.deepcopy(layer)
-        self.register_buffer("noise", torch.zeros(()))
-        self.register_buffer("z", torch.zeros(()))
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that trains."""
+        return [*self.theta.values(), *self.spread.values()]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map inputs `(B, ...)` to random outputs `(B, ...)`."""
-        variance = self.variance(x.square()) + torch.finfo(x.dtype).tiny  # no root at zero
-        columns = self.columns(x).unflatten(1, (self.z.shape[1], -1))  # (B, 1 + rank, ...)
-        z = self.z.view(*self.z.shape, *[1] * (columns.ndim - 2))
-        return (columns * z).sum(1).addcmul(variance.sqrt(), self.noise)
+    def posterior(self) -> Variational:
+        """Return the posteriors as they are now."""
+        layout, begun = self.begun.treated.layout, self.begun
+        theta = layout.flatten({name: tensor.detach() for name, tensor in self.theta.items()})
+        of_others = layout.unflatten(begun.factors if self.rank else begun.log_variance)
+        spread = layout.flatten(of_others | {name: tensor.detach() for name, tensor in self.spread.items()})
+        return (
+            replace(begun, theta=theta, factors=spread)
+            if self.rank
+            else replace(begun, theta=theta, log_variance=spread)
+        )
 
-    @classmethod
-    def throughout(cls, treated: Treated) -> nn.Module:
-        """Return a copy of a network, all of its layers made random."""
-        module = copy.deepcopy(treated.module)
-        for name in layers_of(treated):
-            module.set_submodule(name, cls(module.get_submodule(name)))
-        return module
+    def __call__(
+        self, x: Float[Tensor, "networks batch ..."], noise: dict[str, Tensor]
+    ) -> Float[Tensor, "networks batch outputs"]:
+        """Run each network on its batch, every example with weights of its own."""
+        tensors = dict(noise)
+        for name, theta in self.theta.items():
+            mean = theta if self.used is None else torch.addcmul(self.used[0][name], self.used[1][name], theta)
+            layer, _, kind = name.rpartition(".")
+            tensors |= self._local(layer, kind, mean) if layer in self.layers else {name: mean}
+        if not self.alone:
+            return vmap(lambda own, batch: functional_call(self.network, own, (batch,)))(tensors, x)
+        own = {name: tensor.squeeze(0) for name, tensor in tensors.items()}
+        return functional_call(self.network, own, (x.squeeze(0),))[None]
 
+    def _local(self, layer: str, kind: str, mean: Tensor) -> dict[str, Tensor]:
+        """Return what `Local` needs of a layer's weight or bias."""
+        name = f"{layer}.{kind}"
+        spread, random = self.spread[name], self.random.get(name)
+        if self.rank:
+            part, own = ("factors.weight", spread.flatten(1, 2)) if kind == "weight" else ("factor_bias", spread)
+            factors = {f"{layer}.{part}": own}
+            variance = self._held.view(-1, *[1] * (mean.ndim - 1))
+            if any(f"{layer}.{k}" in self.random for k in self.layers[layer]):
+                variance = variance.expand_as(mean)
+            else:
+                variance = variance.expand(-1, 1, *mean.shape[2:])  # one output does for all
+        else:
+            factors, variance = {}, spread.exp()
+        variance = variance if random is None else variance * random
+        return {f"{layer}.mean.{kind}": mean, f"{layer}.variance.{kind}": variance, **factors}
 
-def layers_of(treated: Treated) -> dict[str, dict[str, slice]]:
-    """Return where in a row the parameters of each linear map and convolution stand, by its name and theirs."""
-    layers = {name: part for name, part in treated.module.named_modules() if isinstance(part, LAYERS)}
-    slices = treated.layout.slices
-    return {name: {own: slices[f"{name}.{own}"] for own, _ in part.named_parameters()} for name, part in layers.items()}
+    def keep_fixed(self) -> None:
+        """Leave out of the gradients the spread of what is not random."""
+        for name, random in self.random.items():
+            self._gradient(self.spread[name]).mul_(random)
+
+    @property
+    def _held(self) -> Float[Tensor, " networks"]:
+        """The variance `s` beside factors."""
+        return self.begun.log_variance[:, 0].exp()
+
+    @torch.no_grad()
+    def divergence(self, share: float = 0.0) -> Float[Tensor, " networks"]:
+        """Return `KL(q || p)` of each, in nats, and add that share of its gradient to the gradients.
+
+        All weights of a layer have one precision, so of each layer
+
+            2 KL = p (|mu|^2 + tr S + |V|^2 / r) - log det(S + V V^T / r) - n (log p + 1)
+
+        where `log det(S + V V^T / r) = log det S + log det(I + V^T V / (r s))`.
+        """
+        total = torch.zeros_like(self.begun.theta[:, 0])
+        for layer, places in self.layers.items():
+            names, precision = [f"{layer}.{kind}" for kind in places], self.precision[layer]
+            for name in names:
+                total += precision * self.theta[name].flatten(1).square().sum(1)
+                if share:
+                    self._gradient(self.theta[name]).add_(self.theta[name], alpha=share * precision)
+            total -= sum(self.count[name] for name in names) * (log(precision) + 1)
+            total += (self._of_factors if self.rank else self._of_variances)(names, precision, share)
+        return total / 2
+
+    def _of_factors(self, names: list[str], precision: float, share: float) -> Float[Tensor, " networks"]:
+        """Return what the divergence has of the covariance of a layer's weights."""
+        factors = {name: self.spread[name].flatten(2) for name in names}  # (K, r, n)
+        gram = torch.stack([v @ v.mT for v in factors.values()]).sum(0) / self.rank
+        held, one = self._held[:, None, None], torch.eye(self.rank).to(gram)
+        if share:
+            change = (precision * one - torch.linalg.inv(held * one + gram)) * (share / self.rank)
+            for name, v in factors.items():
+                self._gradient(self.spread[name]).view(v.shape).baddbmm_(change, v)
+        diagonal = sum(self.count[name] for name in names) * (precision * self._held - self._held.log())
+        return diagonal + precision * gram.diagonal(dim1=1, dim2=2).sum(1) - torch.logdet(one + gram / held)
+
+    def _of_variances(self, names: list[str], precision: float, share: float) -> Float[Tensor, " networks"]:
+        total = torch.zeros_like(self.begun.theta[:, 0])
+        for name in names:
+            log_variance, random = self.spread[name], self.random.get(name, torch.ones(()))
+            variance = log_variance.exp().mul_(random)
+            total += precision * variance.flatten(1).sum(1) - (log_variance * random).flatten(1).sum(1)
+            if share:
+                gradient = self._gradient(log_variance)
+                gradient.add_(variance, alpha=share * precision / 2).sub_(random, alpha=share / 2)
+        return total
+
+    def _gradient(self, tensor: Tensor) -> Tensor:
+        assert tensor.grad is not None
+        return tensor.grad
 
 
 def _begin(
@@ -230,54 +319,3 @@ def _begin(
     factors = torch.from_numpy(np.stack(normals)).to(theta) * scale[:, None] * drawn
     log_variance = torch.full_like(theta[:, :1] if settings.rank else theta, settings.log_variance)
     return Variational(treated, theta, factors, log_variance, drawn, precision.to(theta) * treated.trainable)
-
-
-def output_shapes(treated: Treated, x: Float[Tensor, "1 ..."]) -> dict[str, torch.Size]:
-    """Return the shape of what each layer makes of one example."""
-    shapes: dict[str, torch.Size] = {}
-    module = copy.deepcopy(treated.module)
-    for name in layers_of(treated):
-        keep = partial(lambda own, part, given, output: shapes.update({own: output.shape[1:]}), name)
-        module.get_submodule(name).register_forward_hook(keep)
-    module(x)
-    return shapes
-
-
-def draw_noise(
-    shapes: dict[str, torch.Size], rank: int, examples: int, generators: Sequence[torch.Generator], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Draw what `Local` layers need, `(K, B, ...)`, of each network by its own generator."""
-    wanted = {f"{name}.noise": shape for name, shape in shapes.items()} | {f"{name}.z": (rank,) for name in shapes}
-    sizes = [examples * prod(shape) for shape in wanted.values()]
-    drawn = torch.stack([torch.randn(sum(sizes), generator=own, dtype=dtype) for own in generators]).split(sizes, 1)
-    noise = {n: part.unflatten(1, (examples, *shape)) for (n, shape), part in zip(wanted.items(), drawn, strict=True)}
-    for name in shapes:
-        noise[f"{name}.z"] = nn.functional.pad(noise[f"{name}.z"] / max(1, rank) ** 0.5, (1, 0), value=1.0)
-    return noise
-
-
-def run_noisy(
-    network: nn.Module, posterior: Variational, x: Float[Tensor, "networks batch ..."], noise: dict[str, Tensor]
-) -> Float[Tensor, "networks batch outputs"]:
-    """Run each network on its batch, every example with weights of its own."""
-    layout, layers = posterior.treated.layout, layers_of(posterior.treated)
-    rows, factors, variances = map(layout.unflatten, (posterior.rows, posterior.factors, posterior.variance))
-    alike = posterior.log_variance.shape[1] == 1
-    tensors = dict(noise)
-    for name, mean in rows.items():
-        layer, _, own = name.rpartition(".")
-        if layer not in layers:
-            tensors[name] = mean
-            continue
-        tensors[f"{layer}.columns.{own}"] = torch.cat([mean[:, None], factors[name]], 1).flatten(1, 2)
-        outputs = 1 if alike and all(posterior.random[place].all() for place in layers[layer].values()) else None
-        tensors[f"{layer}.variance.{own}"] = variances[name][:, :outputs]
-    if not one_by_one(posterior.treated.module, x.device):
-        return vmap(lambda own, batch: functional_call(network, own, (batch,)))(tensors, x)
-    each = zip(*(values.unbind() for values in tensors.values()), strict=True)
-    return torch.stack(
-        [
-            functional_call(network, dict(zip(tensors, own, strict=True)), (batch,))
-            for own, batch in zip(each, x, strict=True)
-        ]
-    )

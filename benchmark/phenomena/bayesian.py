@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmark.figures import panels
 from benchmark.inference import langevin, laplace, swag, variational
+from benchmark.inference.local import layers_of
 from benchmark.inference.variational import Variational
 from benchmark.lines import barrier, mean_interval, measure_lines, trained_networks
-from benchmark.phenomena.optimisation import Reached, reached
 from benchmark.predictive import (
     Posterior,
     Probabilities,
@@ -37,7 +37,7 @@ from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.seeds import rng_for, seed_for
-from zoo.stack import LARGE, Stack
+from zoo.stack import Stack
 from zoo.store import Zoo
 from zoo.treatments import Treated
 
@@ -51,8 +51,9 @@ SAMPLES = 25  # of each posterior, for what it predicts
 FEW = 5  # while it trains
 CHECKPOINTS = 20
 POINTS = 25  # on the line between means
-GAIN = 1.0  # nats an example, in the bound
+GOAL = 1.0  # nats an example, that a fair posterior costs; chance costs 2.3 on ten classes
 PRECISION = 10.0  # of the prior, for SWAG and Langevin dynamics
+AROUND = 50_000  # parameters up to which posteriors around trained networks are found
 CHAIN = langevin.Settings(friction=10.0, burn_in=2000, batch_size=250)
 
 
@@ -75,7 +76,10 @@ class Bayesian:
         steps: of training, at which curves are taken.
         curves: `(networks, checkpoints)`, in nats an example: `expected_loss`, `divergence` and `bound` (means since
             the checkpoint before), `test_loss` (of few draws); and `test_accuracy`.
-        gained: after how many checkpoints the bound has gained one nat an example on the first.
+        steps_needed: mean number of steps until the bound, as a running mean over the length of a checkpoint, comes
+            within one nat an example of minus the divergence that posteriors begin with; of those that never get
+            there, all steps of the training.
+        succeeded: how many posteriors get there.
         zoo: name and digest of the zoo's recipe.
     """
 
@@ -87,7 +91,8 @@ class Bayesian:
     zoo: dict[str, str]
     steps: list[int] = field(default_factory=list)
     curves: dict[str, Float[np.ndarray, "networks checkpoints"]] = field(default_factory=dict)
-    gained: Reached | None = None
+    steps_needed: Estimate | None = None
+    succeeded: int | None = None
 
     def headline(self) -> str:
         """Say how good the predictions are."""
@@ -109,7 +114,7 @@ def bayesian(
         TaskError: if there are fewer than two trained networks, or nothing in them can be made random.
     """
     index, treated = trained_networks(zoo, treatment, 2), zoo.treated(treatment)
-    if not variational.layers_of(treated):
+    if not layers_of(treated):
         raise TaskError(
             f"{zoo.folder}: {treatment} has no linear maps or convolutions to make random; take another zoo"
         )
@@ -119,7 +124,7 @@ def bayesian(
     for method, (settings, random) in _choices(zoo, treatment, data).items():
         found.append(_train(judge, start, method, settings, random, progress))
         progress(len(some))
-    if treated.layout.size < LARGE:  # one gradient of each example has to fit
+    if treated.layout.size < AROUND:  # one gradient of each example has to fit, and chains are long
         rows, around = zoo.rows(treatment, some), {"precision": PRECISION, "seed": 0, "pairs": some}
         posterior = swag.swag(treated, rows, data, swag.Settings(), **around)
         found.append(judge("swag", posterior, posterior.mean))
@@ -177,19 +182,18 @@ def _train(
 ) -> Bayesian:
     """Train variational posteriors, and keep what is known of them at checkpoints."""
     data, every = judge.data, max(1, settings.steps // CHECKPOINTS)
-    seen: dict[str, list[Tensor]] = {"expected_loss": [], "divergence": []}
+    seen: dict[str, list[Tensor]] = {"expected_loss": [], "divergence": []}  # at every step
     curves: dict[str, list[np.ndarray]] = defaultdict(list)
 
-    def watch(step: int, posterior: Variational, expected: Tensor, divergence: Tensor) -> None:
+    def watch(step: int, posteriors: Callable[[], Variational], expected: Tensor, divergence: Tensor) -> None:
         seen["expected_loss"].append(expected)
         seen["divergence"].append(divergence / len(data.train_y))
         if step % every == 0:
             for name, values in seen.items():
-                curves[name].append(torch.stack(values).mean(0).numpy())
-                values.clear()
+                curves[name].append(torch.stack(values[-every:]).mean(0).numpy())
             bound = -float(curves["expected_loss"][-1].mean() + curves["divergence"][-1].mean())
             tell(f"{method}, {step} of {settings.steps} steps, ELBO {bound:.3f} nats an example")
-            p = predict(posterior, judge.treated, judge.inputs[0], FEW, judge.generator())
+            p = predict(posteriors(), judge.treated, judge.inputs[0], FEW, judge.generator())
             for name in ("loss", "accuracy"):
                 curves[f"test_{name}"].append(measure(p, judge.labels)[name])
 
@@ -198,12 +202,29 @@ def _train(
     )
     taken = {name: np.stack(values, 1) for name, values in curves.items()}
     taken["bound"] = -taken["expected_loss"] - taken["divergence"]
+    each = {name: torch.stack(values).numpy() for name, values in seen.items()}
+    needed = steps_needed(each["expected_loss"], each["divergence"], every)
     return replace(
         judge(method, posterior, posterior.rows),
         steps=[every * (k + 1) for k in range(taken["bound"].shape[1])],
         curves=taken,
-        gained=reached(taken["bound"] - taken["bound"][:, :1], GAIN),
+        steps_needed=mean_interval(np.nan_to_num(needed, nan=settings.steps)),
+        succeeded=int(np.isfinite(needed).sum()),
     )
+
+
+def steps_needed(
+    expected_loss: Float[np.ndarray, "steps networks"], divergence: Float[np.ndarray, "steps networks"], window: int
+) -> Float[np.ndarray, " networks"]:
+    """Return after how many steps the loss and what divergence has grown by cost no more than `GOAL`, NaN for never.
+
+    Arguments:
+        expected_loss, divergence: at each step, in nats an example.
+        window: number of steps over which both are averaged.
+    """
+    cost = expected_loss + divergence - divergence[0]
+    there = np.lib.stride_tricks.sliding_window_view(cost, window, axis=0).mean(-1) <= GOAL
+    return np.where(there.any(0), there.argmax(0) + float(window), np.nan)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark.findings import to_json
-from benchmark.inference import langevin, variational
+from benchmark.inference import langevin, local
 from benchmark.phenomena import bayesian as phenomenon
 from benchmark.phenomena import measure
 from benchmark.phenomena.bayesian import bayesian, draw
@@ -34,7 +34,7 @@ def replicas(tmp_path_factory):
 def findings(replicas, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phenomenon, "NETWORKS", 3)
-        patch.setattr(phenomenon, "GAIN", 0.05)
+        patch.setattr(phenomenon, "GOAL", 2.5)
         patch.setattr(phenomenon, "CHAIN", langevin.Settings(burn_in=20, every=2, batch_size=50))
         return [finding for treatment in TREATMENTS for finding in bayesian(replicas, treatment, data)]
 
@@ -77,13 +77,22 @@ def test_curves_tell_how_the_bound_grew(findings, method):
     np.testing.assert_allclose(curves["bound"], -curves["expected_loss"] - curves["divergence"])
     assert curves["bound"].shape == (3, len(finding.steps))
     assert (curves["bound"][:, -1] > curves["bound"][:, 0]).all()
-    assert finding.gained.networks == int((curves["bound"].max(1) - curves["bound"][:, 0] >= 0.05).sum()) > 0
+    assert finding.succeeded == 3
+    assert 0 < finding.steps_needed.mean < finding.steps[-1]
+
+
+def test_steps_needed_are_those_until_what_is_lost_and_paid_is_a_nat():
+    loss = np.array([[3.0, 1.9], [1.5, 1.9], [0.9, 1.9], [0.5, 1.9], [0.5, 0.1]])
+    divergence = 20 + np.array([[0.0, 0.0], [0.1, 0.0], [0.2, 0.0], [0.3, 0.0], [0.4, 0.0]])
+    assert phenomenon.steps_needed(loss, divergence, 1).tolist() == [4, 5]  # 3, 1.6, 1.1, .8, .9
+    assert np.array_equal(phenomenon.steps_needed(loss, divergence, 2), [4, 5])  # means 2.3, 1.35, .95
+    assert np.array_equal(phenomenon.steps_needed(loss, divergence, 4), [np.nan, np.nan], equal_nan=True)
 
 
 def test_the_bound_is_told_while_posteriors_train(replicas, data, monkeypatch):
     told = []
     monkeypatch.setattr(phenomenon, "NETWORKS", 2)
-    monkeypatch.setattr(phenomenon, "LARGE", 0)  # nothing around trained networks
+    monkeypatch.setattr(phenomenon, "AROUND", 0)  # nothing around trained networks
     monkeypatch.setattr(phenomenon, "CHECKPOINTS", 2)
     measure("bayesian", replicas, data, advance=told.append)
     words = [word for word in told if isinstance(word, str)]
@@ -105,6 +114,6 @@ def test_findings_are_drawn_and_written(findings):
 
 
 def test_networks_that_nothing_can_make_random_are_refused(replicas, data, monkeypatch):
-    monkeypatch.setattr(variational, "LAYERS", ())
+    monkeypatch.setattr(local, "LAYERS", ())
     with pytest.raises(TaskError, match="no linear maps or convolutions"):
         bayesian(replicas, "standard", data)

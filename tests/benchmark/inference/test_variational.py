@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from benchmark.inference.variational import Local, Settings, draw_noise, fit, layers_of, output_shapes, run_noisy
+from benchmark.inference.local import draw_noise, layers_of, output_shapes
+from benchmark.inference.variational import Settings, Trainees, fit
 from tests.scenarios import NETWORKS, Network, some_data, some_thetas, treat
 from zoo.data import Data
 
@@ -46,6 +47,34 @@ def test_divergence_is_that_of_the_normal_distributions_of_layers(setting, rank)
         torch.testing.assert_close(found, total, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("setting", ["standard", "w_asymmetric"])
+def test_gradient_of_the_divergence_is_that_by_autograd(setting, rank):
+    posterior = posterior_of(setting, rank=rank, networks=2)
+    trainees = Trainees(posterior)
+    for tensor in trainees.tensors:
+        tensor.grad = torch.ones_like(tensor)
+    trainees.divergence(0.5)
+    trainees.keep_fixed()
+    leaves = [posterior.theta, posterior.factors if rank else posterior.log_variance]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for k in range(2):
+        for columns, covariance in covariances(posterior, k):
+            prior = MultivariateNormal(torch.zeros(len(columns)).double(), torch.diag(1 / posterior.precision[columns]))
+            total += kl_divergence(MultivariateNormal(posterior.theta[k, columns], covariance), prior)
+    expected = [1 + 0.5 * gradient for gradient in torch.autograd.grad(total, leaves)]
+    expected[1] = expected[1] * posterior.random
+    flatten, weights = posterior.treated.layout.flatten, layers_of(posterior.treated)
+    found = flatten({name: tensor.grad for name, tensor in trainees.theta.items()})
+    torch.testing.assert_close(found, expected[0], rtol=1e-8, atol=1e-8)
+    for layer, places in weights.items():
+        for kind, place in places.items():
+            own = trainees.spread[f"{layer}.{kind}"].grad.flatten(1 + bool(rank))
+            torch.testing.assert_close(own, expected[1][..., place], rtol=1e-8, atol=1e-8)
+
+
 def test_draws_have_the_mean_and_the_covariance_of_the_posterior():
     posterior = posterior_of("w_asymmetric", networks=2)
     draws = posterior.draw(20_000, torch.Generator().manual_seed(0))
@@ -78,9 +107,9 @@ def test_noise_of_each_example_is_that_of_weights_drawn_for_it():
     posterior = fit(treated, some_thetas(treated, 1), data, settings, seed=0, pairs=[0])
     posterior.factors.mul_(4)
     x = torch.tensor([[1.0, -2.0, 0.5, 3.0]]).double().expand(40_000, -1)
-    noise = draw_noise(output_shapes(treated, x[:1]), 2, len(x), [torch.Generator().manual_seed(0)], torch.float64)
-    found = run_noisy(Local.throughout(treated), posterior, x[None], noise)[0]
+    noise = draw_noise(output_shapes(treated, x[:1]), 2, x[None], [torch.Generator().manual_seed(0)])
     with torch.no_grad():
+        found = Trainees(posterior)(x[None], noise)[0]
         tensors = treated.layout.unflatten(posterior.draw(40_000, torch.Generator().manual_seed(1))[0])
         expected = tensors["output.weight"] @ x[0] + tensors["output.bias"]
     scale = expected.std(0)
@@ -114,9 +143,9 @@ def test_a_linear_regression_has_its_exact_posterior_and_the_bound_is_its_eviden
     treated = treat("standard", LINEAR, dtype=torch.float64)
     seen = []
 
-    def watch(step, posterior, expected, divergence):
+    def watch(step, posteriors, expected, divergence):
         if step > 1500:  # what is left moves around the optimum
-            seen.append((-64 * expected[0] - divergence[0], posterior.theta[0].clone()))
+            seen.append((-64 * expected[0] - divergence[0], posteriors().theta[0]))
 
     start = torch.from_numpy(mean)[None] + 0.2
     fit(
@@ -172,7 +201,7 @@ def test_the_bound_is_that_of_posteriors():
         seed=0,
         pairs=[0],
         loss=loss,
-        watch=lambda step, own, expected, divergence: seen.append(64 * expected[0] + divergence[0]),
+        watch=lambda step, posteriors, expected, divergence: seen.append(64 * expected[0] + divergence[0]),
     )
     prior = Normal(torch.zeros(5).double(), posterior.precision.rsqrt())
 
