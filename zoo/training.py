@@ -287,7 +287,7 @@ def batches(
         moves = Moves.stack(drawn).to(device)
     for begin in range(0, examples - batch + 1, batch):
         index = order[:, begin : begin + batch]
-        x = data.train_x[index]
+        x = data.train_x.index_select(0, index.flatten()).unflatten(0, index.shape)  # faster than by two dimensions
         if augmentation is not None and moves is not None:
             x = augmentation(x, moves.batch(slice(begin, begin + batch)))
         yield x, data.train_y[index]

@@ -32,7 +32,7 @@ class Local(nn.Module):
 
     Attributes:
         mean: the layer with the mean as its weights.
-        variance: the layer with the diagonal as its weights; of one output if all have the same.
+        variance: the layer with the diagonal as its weights; of one output if all have the same. Its bias is never 0.
         factors: the layer with those of all factors side by side as its outputs, without bias.
         factor_bias: of each factor, `(r, outputs)`.
         z: for each example, `(B, r)`.
@@ -54,7 +54,9 @@ class Local(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs `(B, ...)` to random outputs `(B, ...)`."""
-        variance = self.variance(x.square()) + torch.finfo(x.dtype).tiny  # no root at zero
+        variance = self.variance(x.square())
+        if self.variance.bias is None:  # else not even that of an input of zeros is zero
+            variance = variance + torch.finfo(x.dtype).tiny
         y = self.mean(x).addcmul(variance.sqrt(), self.noise)
         if not self.rank:
             return y
@@ -97,7 +99,9 @@ def draw_noise(
     wanted = {f"{name}.noise": shape for name, shape in shapes.items()}
     wanted |= {f"{name}.z": torch.Size([rank]) for name in shapes if rank}
     sizes = [like.shape[1] * prod(shape) for shape in wanted.values()]
-    drawn = torch.stack([torch.randn(sum(sizes), generator=rng, dtype=like.dtype) for rng in rngs]).to(like.device)
-    parts = zip(wanted.items(), drawn.split(sizes, 1), strict=True)
+    drawn = torch.empty(len(rngs), sum(sizes), dtype=like.dtype)
+    for own, rng in zip(drawn, rngs, strict=True):
+        own.normal_(generator=rng)
+    parts = zip(wanted.items(), drawn.to(like.device).split(sizes, 1), strict=True)
     noise = {name: part.unflatten(1, (like.shape[1], *shape)) for (name, shape), part in parts}
     return {name: part / rank**0.5 if name.endswith(".z") else part for name, part in noise.items()}

@@ -241,6 +241,8 @@ class Trainees:
         else:
             factors, variance = {}, spread.exp()
         variance = variance if random is None else variance * random
+        if kind == "bias":
+            variance = variance + torch.finfo(mean.dtype).tiny
         return {f"{layer}.mean.{kind}": mean, f"{layer}.variance.{kind}": variance, **factors}
 
     def keep_fixed(self) -> None:
@@ -267,7 +269,7 @@ class Trainees:
         for layer, places in self.layers.items():
             names, precision = [f"{layer}.{kind}" for kind in places], self.precision[layer]
             for name in names:
-                total += precision * self.theta[name].flatten(1).square().sum(1)
+                total += precision * self.theta[name].flatten(1).norm(dim=1).square()
                 if share:
                     self._gradient(self.theta[name]).add_(self.theta[name], alpha=share * precision)
             total -= sum(self.count[name] for name in names) * (log(precision) + 1)
@@ -289,12 +291,14 @@ class Trainees:
     def _of_variances(self, names: list[str], precision: float, share: float) -> Float[Tensor, " networks"]:
         total = torch.zeros_like(self.begun.theta[:, 0])
         for name in names:
-            log_variance, random = self.spread[name], self.random.get(name, torch.ones(()))
-            variance = log_variance.exp().mul_(random)
-            total += precision * variance.flatten(1).sum(1) - (log_variance * random).flatten(1).sum(1)
+            log_variance, random = self.spread[name], self.random.get(name)
+            variance, logarithm = log_variance.exp(), log_variance
+            if random is not None:
+                variance, logarithm = variance * random, logarithm * random
+            total += (precision * variance.flatten(1).sum(1)) - logarithm.flatten(1).sum(1)
             if share:
-                gradient = self._gradient(log_variance)
-                gradient.add_(variance, alpha=share * precision / 2).sub_(random, alpha=share / 2)
+                gradient = self._gradient(log_variance).add_(variance, alpha=share * precision / 2)
+                gradient.sub_(1.0 if random is None else random, alpha=share / 2)
         return total
 
     def _gradient(self, tensor: Tensor) -> Tensor:
