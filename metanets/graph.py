@@ -29,8 +29,8 @@ class ParameterGraph(nn.Module):
     """Turns rows into graphs, and back.
 
     Nodes: a unit of each axis. Edges: from input unit to output unit for each weight or kernel, whose entries are the
-    edge's values, zeros around those smaller than the largest; from a unit to itself for its bias, norm scale and
-    norm shift, and for each residual addition (of value 1).
+    edge's values, zeros around those smaller than the largest; from a unit to itself for its depthwise kernel, bias,
+    norm scale and norm shift, and for each residual addition (of value 1).
 
     Arguments:
         layout: of the rows.
@@ -229,7 +229,7 @@ def _edges(parameter: Parameter, first: dict[str, int]) -> Tensor:
         for axis, length in zip(parameter.axes, parameter.shape, strict=True)
         if axis is not None
     ]
-    if parameter.role != "weight":
+    if len(nodes) == 1:  # all but weights, and of these depthwise kernels
         return torch.stack([nodes[0], nodes[0]])
     target, source = torch.meshgrid(*nodes, indexing="ij")
     return torch.stack([source.flatten(), target.flatten()])

@@ -53,7 +53,7 @@ def generate(
     treatments: Annotated[str | None, typer.Option(help="Some of the recipe's treatments: a,b,…")] = None,
     engine: Annotated[Literal["processes", "ray"], typer.Option(help="Where the workers run.")] = "processes",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes, of one thread each; by default the CPUs.")
+        int | None, typer.Option(min=1, help="Processes, of one thread each; by default the CPUs, or one on a GPU.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     data_dir: DataDir = None,
@@ -73,7 +73,9 @@ def generate(
     typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")
 
 
-def generate_with_bar(recipe: Any, out: Path, *, workers: int | None = None, **options: Any) -> Any:
+def generate_with_bar(
+    recipe: Any, out: Path, *, workers: int | None = None, device: str = "cpu", **options: Any
+) -> Any:
     """Generate a zoo, showing networks per second and the time left."""
     import os
 
@@ -91,7 +93,8 @@ def generate_with_bar(recipe: Any, out: Path, *, workers: int | None = None, **o
         bar.update(done - bar.n)
 
     try:
-        return generate(recipe, out, workers=workers or os.cpu_count() or 1, progress=show, **options)
+        workers = workers or (os.cpu_count() if device == "cpu" else 1) or 1
+        return generate(recipe, out, workers=workers, device=device, progress=show, **options)
     finally:
         if bar is not None:
             bar.close()

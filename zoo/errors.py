@@ -7,6 +7,10 @@ from difflib import get_close_matches
 class AsymZooError(Exception):
     """Base of every error that wrong input can cause; commands print it as one line and exit with 2."""
 
+    def __str__(self) -> str:
+        """The message, in one line whatever it quotes."""
+        return "\\n".join(super().__str__().splitlines())
+
 
 class RecipeError(AsymZooError):
     """A recipe, or a treatment or architecture in it, asks for what cannot be made."""

@@ -108,6 +108,12 @@ class Manifest(BaseModel):
     layouts: dict[str, list[dict[str, Any]]]
     files: tuple[File, ...] = ()
 
+    @field_validator("created")
+    @classmethod
+    def _is_a_time(cls, created: str) -> str:
+        datetime.fromisoformat(created)
+        return created
+
     @classmethod
     def begin(cls, recipe: Recipe) -> "Manifest":
         """Describe a zoo without networks."""

@@ -9,7 +9,7 @@ from torch_geometric.utils import contains_isolated_nodes
 
 from metanets.graph import DEPTH_CODE, KINDS, PLACES, EdgeMean, ParameterGraph, encode_depth
 from tests.scenarios import NETWORKS, some_thetas, treat
-from zoo.parameters import IDENTIFIED
+from zoo.parameters import IDENTIFIED, Parameter, ParameterLayout
 
 ON_EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 RESIDUAL = KINDS.index("residual")
@@ -181,3 +181,18 @@ def test_edge_mean_is_the_mean_aggregation_of_pyg(shape):
     expected = MeanAggregation()(x.flatten(1), index, dim_size=8, dim=0).view(8, *shape, 4)
     torch.testing.assert_close(EdgeMean()(x, index, dim_size=8, dim=0), expected)
     assert not EdgeMean()(x, index, dim_size=8, dim=0)[6:].any()
+
+
+def test_depthwise_kernels_lead_from_each_channel_to_itself():
+    layout = ParameterLayout(
+        (
+            Parameter("first", (4, 2, 3, 3), ("hidden", "input", None, None), "weight"),
+            Parameter("depthwise", (4, 1, 3, 3), ("hidden", None, None, None), "weight"),
+            Parameter("last", (3, 4), ("output", "hidden"), "weight"),
+        )
+    )
+    graph, rows = ParameterGraph(layout), torch.randn(2, layout.size)
+    own = graph.edge_index[:, graph.edge_tensor == 1]
+    assert torch.equal(own[0], own[1])
+    assert torch.equal(graph.axis[own[0]], torch.zeros(4, dtype=torch.long))
+    assert torch.equal(graph.rows(graph(rows)), rows)

@@ -9,7 +9,8 @@ import torch
 
 from benchmark.cli import main
 from zoo import open_zoo
-from zoo.recipe import built_in_recipes
+from zoo.cli import generate_with_bar
+from zoo.recipe import Recipe, built_in_recipes
 
 
 @pytest.fixture
@@ -127,6 +128,15 @@ def test_interrupted_generation_says_how_to_go_on(asymzoo, tiny_toml, tmp_path, 
     assert code == 130
     assert errors.splitlines()[-1] == "asymzoo: interrupted; the same command goes on from here"
     assert asymzoo("zoo", "generate", tiny_toml, "--out", tmp_path / "zoo", "--workers", 1)[0] == 0
+
+
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 7), ("cuda", 1)])
+def test_each_processor_has_a_worker_but_a_gpu_one_for_all(monkeypatch, tmp_path, device, workers):
+    given = {}
+    monkeypatch.setattr("zoo.generation.generate", lambda recipe, out, **options: given.update(options))
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    generate_with_bar(Recipe.load("digits-mlp"), tmp_path, device=device)
+    assert (given["workers"], given["device"]) == (workers, device)
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,14 @@ def be_of_the_future(values):
     values["schema_version"] = 2
 
 
+def break_a_name(values):
+    values["recipe"]["treatments"]["two\nlines"] = {"kind": "standard"}
+
+
+def be_made_at_no_time(values):
+    values["created"] = "yesterday"
+
+
 def lose_a_shard(values):
     values["files"] = [file for file in values["files"] if file["path"] != "syre/00004.h5"]
 
@@ -284,6 +292,8 @@ def lose_a_shard(values):
         (change_recipe, "zoo.json: the digest is not that of the recipe"),
         (change_digest, "zoo.json: the digest is not that of the recipe"),
         (be_of_the_future, "zoo.json: schema_version: Input should be 1"),
+        (break_a_name, r"zoo.json: recipe.treatments.two\nlines"),
+        (be_made_at_no_time, "zoo.json: created: Value error, Invalid isoformat string: 'yesterday'"),
         (lose_a_shard, "incomplete, syre lacks pairs from 4 on"),
     ],
 )
