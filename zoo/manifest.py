@@ -6,11 +6,13 @@ so an interrupted run leaves a zoo that can be resumed.
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import machine, processor, python_version
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -198,6 +200,21 @@ def check_empty(folder: Path) -> None:
     """Raise a `ZooError` if a folder, to be or not yet to be, holds something or cannot be a folder."""
     if is_occupied(folder):
         raise ZooError(f"{folder}: is not empty; choose another folder")
+
+
+@contextmanager
+def room_beside(folder: Path) -> Iterator[Path]:
+    """Give a folder on the same disk, in which to make what is moved in one step; it is removed in the end.
+
+    Raises:
+        ZooError: if there cannot be one, or what is done in it fails with an `OSError`.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            yield Path(temporary)
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

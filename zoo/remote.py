@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -29,7 +28,7 @@ from zoo.card import CARD, REPOSITORY
 from zoo.croissant import CROISSANT
 from zoo.errors import ZooError
 from zoo.hub import METADATA, export_zoo, import_zoo
-from zoo.manifest import MANIFEST, Manifest, check_empty
+from zoo.manifest import MANIFEST, Manifest, check_empty, room_beside
 from zoo.store import Zoo, open_zoo
 
 ADDRESS = re.compile(r"hf:/*(datasets/)?(?P<repository>[^@]*)(@(?P<revision>.*))?", re.DOTALL)
@@ -83,7 +82,7 @@ def push_zoo(
             HfApi().create_branch(repository, repo_type="dataset", branch=revision, exist_ok=True)
     if zoo is None:
         return _upload(folder, repository, revision)
-    with _room_beside(folder) as temporary:
+    with room_beside(folder) as temporary:
         return _upload(export_zoo(zoo, temporary, progress=progress), repository, revision)
 
 
@@ -111,7 +110,7 @@ def pull_zoo(
     folder = Path(folder).resolve()
     check_empty(folder)
     snapshot = _download(repository, revision)
-    with _room_beside(folder) as temporary:
+    with room_beside(folder) as temporary:
         import_zoo(snapshot, temporary / "zoo", progress=progress)
         (temporary / "zoo").replace(folder)
     return open_zoo(folder)
@@ -211,17 +210,6 @@ def _check_room(needed: int) -> None:
             f"{cache}: {needed / 1e9:.2f} GB are to be downloaded, {free / 1e9:.2f} GB are free; make room, or set "
             "HF_HUB_CACHE to a folder that has it"
         )
-
-
-@contextmanager
-def _room_beside(folder: Path) -> Iterator[Path]:
-    """Give a folder on the same disk, which is removed in the end."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            yield Path(temporary)
-    except OSError as error:
-        raise ZooError(f"{folder.parent}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """What importers have in common: networks, read a shard at a time, become a zoo that appears only when it is whole."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import ZooError
 from zoo.generation import plan
-from zoo.manifest import Manifest, Mode, check_empty
+from zoo.manifest import Manifest, Mode, check_empty, room_beside
 from zoo.recipe import HYPERPARAMETERS, Recipe
 from zoo.store import Zoo, open_zoo, write_constants, write_shard
 from zoo.treatments.base import Held
@@ -44,8 +41,8 @@ def write_zoo(
     """
     check_empty(folder)
     manifest = Manifest.begin(recipe)
-    part = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.part")
-    try:
+    with room_beside(folder.absolute()) as temporary:
+        part = temporary / "zoo"
         files = [write_constants(part, treatment, tensors) for treatment, tensors in held.items() if tensors]
         for shard in plan(manifest):
             arrays = _complete(recipe, shard.pairs, read(shard.treatment, shard.pairs))
@@ -53,10 +50,6 @@ def write_zoo(
             progress(len(shard.pairs))
         manifest.model_copy(update={"files": tuple(files)}).write(part)
         part.replace(folder)
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return open_zoo(folder)
 
 
