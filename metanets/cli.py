@@ -85,11 +85,11 @@ def predict(
     out: Out = None,
 ) -> None:
     """Predict a property of a zoo's networks, and say how well where it is known."""
-    from metanets.datasets import SPLITS
     from metanets.metanet import Metanet
     from metanets.metrics import METRICS
     from zoo.errors import TaskError, nearest
     from zoo.generation import check_device
+    from zoo.recipe import SPLITS
     from zoo.store import open_zoo
 
     if split not in (*SPLITS, "all"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,8 @@ from torch_geometric.data import Dataset as GraphDataset
 from metanets.graph import ParameterGraph
 from metanets.inputs import READERS, Reader
 from zoo.errors import TaskError
+from zoo.recipe import Split
 from zoo.store import Zoo
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from metanets.datasets import Examples, Networks, Split, split_index, split_targets
+from metanets.datasets import Examples, Networks, split_index, split_targets
 from metanets.metanet import Metanet, train_model
 from metanets.metrics import METRICS, Estimate, estimate
 from metanets.models import MODELS
@@ -17,6 +17,7 @@ from metanets.models.boosted import Boosted
 from metanets.settings import Settings
 from metanets.training import Predictor, fit
 from zoo.errors import TaskError, nearest
+from zoo.recipe import Split
 from zoo.store import Zoo
 
 Predictions = Float[np.ndarray, "seeds networks"]

@@ -141,7 +141,7 @@ def _describe(folder: Path, name: str, features: Features, counts: Mapping[str, 
 
 def _export_metadata(zoo: Zoo, folder: Path) -> dict[str, Any]:
     """Write what is known of all networks, without weights and curves; return its description."""
-    tables: dict[str, list[pa.Table]] = {split: [] for split in SPLITS}
+    tables: dict[str, list[pa.Table]] = {name: [] for name in SPLITS}
     for treatment in zoo.treatments:
         names = [name for name in zoo.fields(treatment) if name != "split" and not name.startswith("curves/")]
         columns, of_split = {name: zoo.field(treatment, name) for name in names}, zoo.field(treatment, "split")
@@ -151,8 +151,8 @@ def _export_metadata(zoo: Zoo, folder: Path) -> dict[str, Any]:
             features = Features({name: _feature(values) for name, values in own.items()})
             tables[split].append(pa.table([pa.array(v) for v in own.values()], schema=features.arrow_schema))
     counts = {split: sum(map(len, parts)) for split, parts in tables.items() if sum(map(len, parts))}
-    for split in counts:
-        _write_parquet(folder / METADATA / f"{split}.parquet", features, iter(tables[split]))
+    for name in counts:
+        _write_parquet(folder / METADATA / f"{name}.parquet", features, iter(tables[name]))
     return _describe(folder, METADATA, features, counts)
 
 

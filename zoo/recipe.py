@@ -38,7 +38,8 @@ from zoo.treatments import TREATMENTS, Treated, Treatment
 from zoo.treatments.base import Held
 
 BUILT_IN = files("zoo") / "recipes"
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 HYPERPARAMETERS = ("learning_rate", "weight_decay", "label_smoothing", "epochs")
 FROZEN = ConfigDict(extra="forbid", frozen=True)
 
@@ -239,7 +240,7 @@ class Recipe(BaseModel):
             for name in HYPERPARAMETERS
         }
 
-    def split_of(self, pair: int) -> str:
+    def split_of(self, pair: int) -> Split:
         """Return the split of a pair, the same under all treatments: 50 % train, 25 % validation, 25 % test."""
         share = seed_for(self.seed, "split", pair) / 2**64
         return SPLITS[(share >= 0.5) + (share >= 0.75)]

@@ -5,13 +5,14 @@ from torch.utils.data import DataLoader
 from torch_geometric.loader import DataLoader as GraphLoader
 from torch_geometric.transforms import Constant
 
-from metanets.datasets import SPLITS, Examples, OrbitExamples, ZooDataset, ZooRows, fit_reader, read_split
+from metanets.datasets import Examples, OrbitExamples, ZooDataset, ZooRows, fit_reader, read_split
 from metanets.inputs import READERS
 from metanets.metanet import train_model
 from metanets.settings import Settings
 from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS
 from zoo.errors import TaskError, ZooError
+from zoo.recipe import SPLITS
 from zoo.stack import Stack
 
 TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)

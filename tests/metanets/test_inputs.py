@@ -6,11 +6,11 @@ from metanets.datasets import fit_reader
 from metanets.inputs import QUANTILES, READERS
 from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS, some_thetas, treat
+from zoo.recipe import SPLITS
 from zoo.seeds import rng_for
 
 TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 READS = pytest.mark.parametrize("reads", READERS)
-SPLITS = ("train", "validation", "test")
 
 
 def rows_of(zoo, treatment, split):
