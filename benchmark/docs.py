@@ -80,11 +80,13 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
 
 
 def _read(finding: Any, place: str) -> str:
-    """Return what stands at a place in a finding, in words; nothing if it has no such place."""
+    """Return what stands at a place in a finding, in words; nothing if it has no such place or that is empty."""
     for part in place.split("."):
         if isinstance(finding, dict) and part not in finding:
             return ""
         finding = finding[int(part)] if isinstance(finding, list) else finding[part]
+    if finding is None:
+        return ""
     if isinstance(finding, dict):
         return str(Estimate(**finding))
     return f"{finding:.3g}" if isinstance(finding, float) else str(finding)

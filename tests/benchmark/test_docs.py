@@ -48,6 +48,7 @@ def test_a_phenomenon_is_a_table_of_treatments(tmp_path):
         {"treatment": treatment, "variant": variant, "height": {"mean": mean, "low": 0, "high": 1}, "steps": [{"n": 3}]}
         for treatment, variant, mean in (("a", "x", 0.5), ("a", "y", 0.25), ("b", "x", 0.75))
     ]
+    findings.append({"treatment": "b", "variant": "z", "height": None})
     (tmp_path / "zoo").mkdir()
     (tmp_path / "zoo" / "some.json").write_text(json.dumps({"made": {}, "some": findings}))
     filled = fill("<!-- zoo/some.json height by variant -->\n<!-- zoo/some.json variant=x height steps.0.n -->\n")
