@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.data import Data
+from zoo.seeds import seed_for
 from zoo.stack import run_stack
 from zoo.training import batches
 from zoo.treatments import Treated
@@ -68,3 +69,8 @@ def endless_batches(data: Data, size: int, seed: int, pairs: Sequence[int]) -> I
     """Yield minibatches for ever, those of each network in the order of its pair."""
     for epoch in count():
         yield from batches(data, size, seed, pairs, epoch)
+
+
+def generators_for(seed: int, purpose: str, pairs: Sequence[int]) -> list[torch.Generator]:
+    """Return a generator for each network, on the CPU, the same whatever its companions."""
+    return [torch.Generator().manual_seed(seed_for(seed, purpose, pair)) for pair in pairs]

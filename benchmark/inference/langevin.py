@@ -26,10 +26,9 @@ from jaxtyping import Float
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
-from benchmark.inference.energy import Energy, Loss, Precision, endless_batches
+from benchmark.inference.energy import Energy, Loss, Precision, endless_batches, generators_for
 from zoo.data import Data
 from zoo.errors import TaskError
-from zoo.seeds import seed_for
 from zoo.stack import cross_entropy
 from zoo.treatments import Treated
 
@@ -107,7 +106,7 @@ def langevin(
         TaskError: if a chain diverges.
     """
     energy = Energy.of(rows, treated, data, precision, loss)
-    generators = [torch.Generator().manual_seed(seed_for(seed, "langevin", pair)) for pair in pairs]
+    generators = generators_for(seed, "langevin", pairs)
     h, share = settings.step_size, exp(-settings.friction * settings.step_size)
     momenta, kept, heat = _noise(energy, rows, generators), [], torch.zeros_like(rows[:, 0])
     steps = settings.draws * settings.every

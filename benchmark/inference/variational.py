@@ -23,11 +23,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from benchmark.inference.energy import Loss, endless_batches
+from benchmark.inference.energy import Loss, endless_batches, generators_for
 from benchmark.inference.local import draw_noise, layers_of, localise, output_shapes
 from metanets.training import keep_freed_memory
 from zoo.data import Data
-from zoo.seeds import rng_for, seed_for
+from zoo.seeds import rng_for
 from zoo.stack import cross_entropy, one_by_one
 from zoo.treatments import Treated
 
@@ -97,10 +97,6 @@ class Variational:
                 rows[..., place] += z @ self.factors[..., place]
         return rows
 
-    def divergence(self) -> Float[Tensor, " networks"]:
-        """Return `KL(q || p)` of each, in nats; of what is trained as a number, the prior's energy alone."""
-        return Trainees(self).divergence()
-
     def part(self, some: slice) -> "Variational":
         """Return some of the posteriors."""
         theta, factors, log_variance = (tensor[some] for tensor in (self.theta, self.factors, self.log_variance))
@@ -146,7 +142,7 @@ def fit(
     groups = [Trainees(posterior.part(part)) for part in parts]
     optimizers = [torch.optim.Adam(group.tensors, settings.learning_rate, fused=True) for group in groups]
     batches = [endless_batches(data, settings.batch_size, seed, pairs[part]) for part in parts]
-    generators = [[torch.Generator().manual_seed(seed_for(seed, "noise", pair)) for pair in pairs[p]] for p in parts]
+    generators = [generators_for(seed, "noise", pairs[part]) for part in parts]
     shapes, examples = output_shapes(treated, data.train_x[:1]), len(data.train_y)
 
     def posteriors() -> Variational:
@@ -206,11 +202,9 @@ class Trainees:
         theta = layout.flatten({name: tensor.detach() for name, tensor in self.theta.items()})
         of_others = layout.unflatten(begun.factors if self.rank else begun.log_variance)
         spread = layout.flatten(of_others | {name: tensor.detach() for name, tensor in self.spread.items()})
-        return (
-            replace(begun, theta=theta, factors=spread)
-            if self.rank
-            else replace(begun, theta=theta, log_variance=spread)
-        )
+        if self.rank:
+            return replace(begun, theta=theta, factors=spread)
+        return replace(begun, theta=theta, log_variance=spread)
 
     def __call__(
         self, x: Float[Tensor, "networks batch ..."], noise: dict[str, Tensor]
@@ -248,7 +242,7 @@ class Trainees:
     def keep_fixed(self) -> None:
         """Leave out of the gradients the spread of what is not random."""
         for name, random in self.random.items():
-            self._gradient(self.spread[name]).mul_(random)
+            _gradient(self.spread[name]).mul_(random)
 
     @property
     def _held(self) -> Float[Tensor, " networks"]:
@@ -259,6 +253,7 @@ class Trainees:
     def divergence(self, share: float = 0.0) -> Float[Tensor, " networks"]:
         """Return `KL(q || p)` of each, in nats, and add that share of its gradient to the gradients.
 
+        Of what is trained as a number it has the prior's energy alone.
         All weights of a layer have one precision, so of each layer
 
             2 KL = p (|mu|^2 + tr S + |V|^2 / r) - log det(S + V V^T / r) - n (log p + 1)
@@ -271,7 +266,7 @@ class Trainees:
             for name in names:
                 total += precision * self.theta[name].flatten(1).norm(dim=1).square()
                 if share:
-                    self._gradient(self.theta[name]).add_(self.theta[name], alpha=share * precision)
+                    _gradient(self.theta[name]).add_(self.theta[name], alpha=share * precision)
             total -= sum(self.count[name] for name in names) * (log(precision) + 1)
             total += (self._of_factors if self.rank else self._of_variances)(names, precision, share)
         return total / 2
@@ -284,8 +279,8 @@ class Trainees:
         if share:
             change = (precision * one - torch.linalg.inv(held * one + gram)) * (share / self.rank)
             for name, v in factors.items():
-                self._gradient(self.spread[name]).view(v.shape).baddbmm_(change, v)
-        diagonal = sum(self.count[name] for name in names) * (precision * self._held - self._held.log())
+                _gradient(self.spread[name]).view(v.shape).baddbmm_(change, v)
+        diagonal = sum(self.count[name] for name in names) * (precision * self._held - self.begun.log_variance[:, 0])
         return diagonal + precision * gram.diagonal(dim1=1, dim2=2).sum(1) - torch.logdet(one + gram / held)
 
     def _of_variances(self, names: list[str], precision: float, share: float) -> Float[Tensor, " networks"]:
@@ -297,13 +292,14 @@ class Trainees:
                 variance, logarithm = variance * random, logarithm * random
             total += (precision * variance.flatten(1).sum(1)) - logarithm.flatten(1).sum(1)
             if share:
-                gradient = self._gradient(log_variance).add_(variance, alpha=share * precision / 2)
+                gradient = _gradient(log_variance).add_(variance, alpha=share * precision / 2)
                 gradient.sub_(1.0 if random is None else random, alpha=share / 2)
         return total
 
-    def _gradient(self, tensor: Tensor) -> Tensor:
-        assert tensor.grad is not None
-        return tensor.grad
+
+def _gradient(tensor: Tensor) -> Tensor:
+    assert tensor.grad is not None
+    return tensor.grad
 
 
 def _begin(

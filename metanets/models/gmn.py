@@ -26,9 +26,9 @@ class EdgeMeans(MessagePassing):
 
     def forward(self, edges: Float[Tensor, "edges *networks hidden"], graph: Data) -> Float[Tensor, "2 nodes ..."]:
         """Return what nodes take in along edges and against them."""
-        nodes = len(graph.x)
-        if "incidence" in graph:  # one product for both, as fast again
+        if "incidence" in graph:
             return graph.incidence(edges)
+        nodes = len(graph.x)
         own = {"edges": edges, "kind": graph.edge_kind, "size": (nodes, nodes)}
         return torch.stack([self.propagate(index, **own) for index in (graph.edge_index, graph.edge_index.flip(0))])
 
