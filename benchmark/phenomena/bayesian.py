@@ -119,10 +119,10 @@ def bayesian(
             f"{zoo.folder}: {treatment} has no linear maps or convolutions to make random; take another zoo"
         )
     some = index[:NETWORKS].tolist()
-    judge, start = Judge(zoo, treatment, treated, data, some), zoo.rows(treatment, some, initial=True)
+    judge = Judge(zoo, treatment, data, some)
     found = judge.trained_networks(index[:ENSEMBLED])
     for method, (settings, random) in _choices(zoo, treatment, data).items():
-        found.append(_train(judge, start, method, settings, random, progress))
+        found.append(train_posteriors(judge, method, settings, random, progress))
         progress(len(some))
     if treated.layout.size < AROUND:  # one gradient of each example has to fit, and chains are long
         rows, around = zoo.rows(treatment, some), {"precision": PRECISION, "seed": 0, "pairs": some}
@@ -172,42 +172,50 @@ def _choices(zoo: Zoo, treatment: str, data: Data) -> dict[Method, Choice]:
     return choices
 
 
-def _train(
+def train_posteriors(
     judge: "Judge",
-    start: Tensor,
     method: Method,
     settings: variational.Settings,
-    random: Tensor | None,
-    tell: Callable[[int | str], None],
+    random: Bool[Tensor, " parameters"] | None = None,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> Bayesian:
-    """Train variational posteriors, and keep what is known of them at checkpoints."""
-    data, every = judge.data, max(1, settings.steps // CHECKPOINTS)
-    seen: dict[str, list[Tensor]] = {"expected_loss": [], "divergence": []}  # at every step
-    curves: dict[str, list[np.ndarray]] = defaultdict(list)
+    """Train variational posteriors from initial networks, and measure them at checkpoints and at the end.
+
+    Arguments:
+        judge: that measures them, and from whose initial networks they start.
+        method: what the finding calls them.
+        settings: how they are trained.
+        random: which weights are random, `(P,)`; all that train by default.
+        tell: told at each checkpoint how it goes.
+    """
+    start = judge.zoo.rows(judge.treatment, judge.networks, initial=True)
+    examples, every = len(judge.data.train_y), max(1, settings.steps // CHECKPOINTS)
+    seen: list[Tensor] = []  # expected loss and divergence (2, K), in nats an example, of each step
+    tests: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def watch(step: int, posteriors: Callable[[], Variational], expected: Tensor, divergence: Tensor) -> None:
-        seen["expected_loss"].append(expected)
-        seen["divergence"].append(divergence / len(data.train_y))
+        seen.append(torch.stack([expected, divergence / examples]))
         if step % every == 0:
-            for name, values in seen.items():
-                curves[name].append(torch.stack(values[-every:]).mean(0).numpy())
-            bound = -float(curves["expected_loss"][-1].mean() + curves["divergence"][-1].mean())
+            bound = -float(torch.stack(seen[-every:]).sum(1).mean())
             tell(f"{method}, {step} of {settings.steps} steps, ELBO {bound:.3f} nats an example")
             p = predict(posteriors(), judge.treated, judge.inputs[0], FEW, judge.generator())
             for name in ("loss", "accuracy"):
-                curves[f"test_{name}"].append(measure(p, judge.labels)[name])
+                tests[f"test_{name}"].append(measure(p, judge.labels)[name])
 
     posterior = variational.fit(
-        judge.treated, start, data, settings, seed=0, pairs=judge.networks, random=random, watch=watch
+        judge.treated, start, judge.data, settings, seed=0, pairs=judge.networks, random=random, watch=watch
     )
-    taken = {name: np.stack(values, 1) for name, values in curves.items()}
-    taken["bound"] = -taken["expected_loss"] - taken["divergence"]
-    each = {name: torch.stack(values).numpy() for name, values in seen.items()}
-    needed = steps_needed(each["expected_loss"], each["divergence"], every)
+    expected, divergence = torch.stack(seen, 1).numpy()  # (steps, K) each
+    needed = steps_needed(expected, divergence, every)
+    whole = settings.steps // every * every
+    curves = {name: np.stack(values, 1) for name, values in tests.items()}
+    for name, values in {"expected_loss": expected, "divergence": divergence}.items():
+        curves[name] = values[:whole].reshape(-1, every, len(start)).mean(1).T
+    curves["bound"] = -curves["expected_loss"] - curves["divergence"]
     return replace(
         judge(method, posterior, posterior.rows),
-        steps=[every * (k + 1) for k in range(taken["bound"].shape[1])],
-        curves=taken,
+        steps=list(range(every, whole + 1, every)),
+        curves=curves,
         steps_needed=mean_interval(np.nan_to_num(needed, nan=settings.steps)),
         succeeded=int(np.isfinite(needed).sum()),
     )
@@ -232,16 +240,20 @@ class Judge:
     """Measures posteriors of one treatment.
 
     Arguments:
-        zoo, treatment, treated: whose networks.
+        zoo, treatment: whose networks.
         data: whose test split measures.
         networks: the pairs that posteriors start from.
     """
 
     zoo: Zoo
     treatment: str
-    treated: Treated
     data: Data
     networks: list[int]
+
+    @property
+    def treated(self) -> Treated:
+        """What the networks are."""
+        return self.zoo.treated(self.treatment)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
