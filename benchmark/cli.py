@@ -14,6 +14,10 @@ from zoo.cli import DataDir, generate_with_bar
 from zoo.cli import app as zoo_app
 from zoo.errors import AsymZooError
 
+OUTSIDE = (
+    "Data set whose test examples bayesian has to tell from the zoo's, below --data-dir in the subfolder of its name; "
+    "by default these with their pixels permuted."
+)
 INTERRUPTED = 130  # what typer makes of control-C
 
 app = typer.Typer(
@@ -73,6 +77,7 @@ def run_phenomena(
     out: Annotated[Path, typer.Option(help="Folder for the results: a JSON file and a figure of each phenomenon.")],
     only: Annotated[str | None, typer.Option(help="Some of the phenomena: a,b,…; by default all.")] = None,
     data_dir: DataDir = None,
+    outside: Annotated[str | None, typer.Option(help=OUTSIDE)] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default the CPUs.")] = None,
 ) -> None:
     """Measure phenomena on every treatment of a zoo; by default those that it has enough networks for."""
@@ -93,7 +98,7 @@ def run_phenomena(
         if name not in PHENOMENA:
             raise TaskError(f"only: no phenomenon {name!r}{nearest(name, PHENOMENA)}; there are {', '.join(PHENOMENA)}")
     opened = open_zoo(zoo)
-    data = opened.recipe.load_data(data_dir)
+    data = opened.recipe.load_data(data_dir, outside)
     for name in names:
         try:
             with tqdm(desc=name, total=len(opened.treatments), unit=" treatments", delay=1e-3) as bar:

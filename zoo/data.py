@@ -35,7 +35,11 @@ CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: a label, then red, green and blue
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, split and standardised: examples `(n, *shape)` and their labels `(n,)` in 0 to classes - 1."""
+    """A data set, split and standardised: examples `(n, *shape)` and their labels `(n,)` in 0 to classes - 1.
+
+    `moments` are mean and deviation of each channel `(channels,)`, by which examples were standardised; of pixels that
+    came as bytes, those from 0 to 1. `outside` are examples of another data set, standardised by the same.
+    """
 
     name: str
     train_x: Float[Tensor, "train *shape"]
@@ -43,10 +47,12 @@ class Data:
     test_x: Float[Tensor, "test *shape"]
     test_y: Int[Tensor, " test"]
     classes: int
+    moments: tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]] | None = None
+    outside: Float[Tensor, "others *shape"] | None = None
 
     @property
     def digest(self) -> str:
-        """The blake2b digest of all numbers, 16 bytes in hexadecimal."""
+        """The blake2b digest of all examples and labels of both splits, 16 bytes in hexadecimal."""
         total = blake2b(digest_size=16)
         for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
             total.update(tensor.flatten().view(torch.uint8).cpu().numpy().data)
@@ -61,7 +67,8 @@ class Data:
         """Move to a device; `dtype` is the examples', labels stay int64."""
         train_x, test_x = self.train_x.to(device, dtype), self.test_x.to(device, dtype)
         train_y, test_y = self.train_y.to(device), self.test_y.to(device)
-        return replace(self, train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y)
+        outside = None if self.outside is None else self.outside.to(device, dtype)
+        return replace(self, train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y, outside=outside)
 
 
 @dataclass(frozen=True)
@@ -96,31 +103,33 @@ class _Split(NamedTuple):
     y: NDArray[Any]
 
 
-def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int | None = None) -> Data:
+def load_data(
+    name: str, *, data_dir: str | Path | None = None, train_limit: int | None = None, outside: str | None = None
+) -> Data:
     """Load a data set, each channel standardised by the mean and deviation of its whole training set.
 
     Arguments:
         name: a key of `DATASETS`.
         data_dir: a folder with the files, in itself or in its subfolder `name`; without it, the Hub is asked.
         train_limit: keep this many training examples, a fixed random choice that grows with the limit.
+        outside: another data set with examples of the same shape, of which `Data.outside` holds the test examples;
+            below `data_dir` its files are in the subfolder of its name.
 
     Raises:
-        DataError: if the name is unknown, the data cannot be found or are damaged, or the limit does not fit.
+        DataError: if a name is unknown, the data cannot be found or are damaged, or limit or `outside` do not fit.
     """
-    if name not in DATASETS:
-        raise DataError(f"data: no data set {name!r}{nearest(name.lower(), DATASETS)}; there are {', '.join(DATASETS)}")
-    source = DATASETS[name]
+    for field, known in (("data", name), ("outside", outside)):
+        if known is not None and known not in DATASETS:
+            near = nearest(known.lower(), DATASETS)
+            raise DataError(f"{field}: no data set {known!r}{near}; there are {', '.join(DATASETS)}")
+    folder = None if data_dir is None else Path(data_dir)
+    if outside == name or (outside is not None and {name, outside} & set(GRAPHS)):
+        raise DataError(f"outside: {outside} cannot be told from {name}; take another data set of images")
     if name in GRAPHS:
-        return _nodes(name, graph_of(name, None if data_dir is None else Path(data_dir)), train_limit)
-    if source is None:
-        train, test = _read_digits()
-    elif data_dir is None:
-        train, test = _read_hub(name, source)
-    else:
-        train, test = _read_folder(name, source, Path(data_dir))
-    classes = 10 if source is None else source.classes
-    _check(train, test, classes)
+        return _nodes(name, graph_of(name, folder), train_limit)
+    train, test, classes = _read(name, None if folder is None else (folder / name, folder))
     mean, deviation = _moments(train)
+    others = None if outside is None else _outside(outside, folder, test)
     kept = _kept(name, len(train.y), train_limit)
     train = train._replace(x=train.x[kept], y=train.y[kept])
 
@@ -131,7 +140,40 @@ def load_data(name: str, *, data_dir: str | Path | None = None, train_limit: int
         return torch.from_numpy(numbers)
 
     labels = [torch.from_numpy(split.y.astype(np.int64)) for split in (train, test)]
-    return Data(name, standardised(train.x), labels[0], standardised(test.x), labels[1], classes)
+    white = 255 if train.x.dtype == np.uint8 else 1
+    return Data(
+        name,
+        standardised(train.x),
+        labels[0],
+        standardised(test.x),
+        labels[1],
+        classes,
+        moments=(torch.from_numpy(mean.flatten() / white), torch.from_numpy(deviation.flatten() / white)),
+        outside=None if others is None else standardised(others),
+    )
+
+
+def _read(name: str, folders: tuple[Path, ...] | None) -> tuple[_Split, _Split, int]:
+    """Read both splits, from the first folder that has them or from where they are by themselves, and count classes."""
+    source = DATASETS[name]
+    if source is None:
+        train, test = _read_digits()
+    elif folders is None:
+        train, test = _read_hub(name, source)
+    else:
+        train, test = _read_folder(name, source, folders)
+    classes = 10 if source is None else source.classes
+    _check(train, test, classes)
+    return train, test, classes
+
+
+def _outside(name: str, folder: Path | None, test: _Split) -> NDArray[Any]:
+    """Return the test examples of another data set, whose pixels are like those of this test split."""
+    x = _read(name, None if folder is None else (folder / name,))[1].x
+    if (x.shape[1:], x.dtype) != (test.x.shape[1:], test.x.dtype):
+        examples, own = (f"{each.shape[1:]} of {each.dtype}" for each in (x, test.x))
+        raise DataError(f"outside: examples of {name} are {examples}, not {own}; take a data set like the zoo's")
+    return x
 
 
 def _kept(name: str, count: int, train_limit: int | None) -> NDArray[np.int64]:
@@ -205,16 +247,16 @@ def _read_hub(name: str, source: Source) -> tuple[_Split, _Split]:
     return _columns(source.repository, loaded, source)
 
 
-def _read_folder(name: str, source: Source, data_dir: Path) -> tuple[_Split, _Split]:
-    for folder in (data_dir / name, data_dir):
+def _read_folder(name: str, source: Source, folders: tuple[Path, ...]) -> tuple[_Split, _Split]:
+    for folder in folders:
         if (folder / SAVED).is_file():
             return _read_saved(folder, source)
         paths = [_located(folder, files) for files in source.files]
         if paths and all(paths):
             read = _read_cifar if source.files is CIFAR_FILES else _read_idx
             return read(*paths[0]), read(*paths[1])
-    looked = f"looked in {data_dir / name} and {data_dir} for {_wanted(source)}"
-    raise DataError(f"{data_dir}: holds no {name}; {looked}; put them there, or name no folder to ask the Hub")
+    looked = f"looked in {' and '.join(map(str, folders))} for {_wanted(source)}"
+    raise DataError(f"{folders[-1]}: holds no {name}; {looked}; put them there, or name no folder to ask the Hub")
 
 
 def _located(folder: Path, files: tuple[str, ...]) -> list[Path]:

@@ -9,14 +9,6 @@ from torch import Tensor
 from zoo.data import Data
 from zoo.errors import DataError
 
-# Mean and deviation of each channel of the training sets, of pixels from 0 to 1: `load_data` standardises by them.
-MOMENTS: dict[str, tuple[list[float], list[float]]] = {
-    "mnist": ([0.13066048], [0.30810780]),
-    "fashion_mnist": ([0.28604060], [0.35302424]),
-    "cifar10": ([0.49139968, 0.48215841, 0.44653091], [0.24703223, 0.24348513, 0.26158784]),
-    "svhn": ([0.43768210, 0.44376970, 0.47280442], [0.19803012, 0.20101562, 0.19703614]),
-}
-
 
 class Imported(BaseModel):
     """Where the networks of a zoo come from that no recipe of ours trained.
@@ -50,18 +42,17 @@ class Imported(BaseModel):
         """
         if self.mean is None or self.deviation is None:
             return data
-        channels = len(MOMENTS[data.name][0]) if data.name in MOMENTS else 0
-        if len(self.mean) != (1 if self.grey else channels):
+        if data.moments is None or len(self.mean) != (1 if self.grey else len(data.moments[0])):
             raise DataError(
                 f"imported.mean: {len(self.mean)} values do not fit {data.name}; leave mean and deviation out"
             )
-        ours, theirs = (
-            [torch.tensor(values).view(-1, 1, 1) for values in moments]
-            for moments in (MOMENTS[data.name], (self.mean, self.deviation))
-        )
+        shape = (-1, *[1] * (len(data.shape) - 1))
+        ours = [values.view(shape) for values in data.moments]
+        theirs = [torch.tensor(values).view(shape) for values in (self.mean, self.deviation)]
 
         def convert(x: Tensor) -> Tensor:
             pixels = x * ours[1] + ours[0]
             return ((pixels.mean(1, keepdim=True) if self.grey else pixels) - theirs[0]) / theirs[1]
 
-        return replace(data, train_x=convert(data.train_x), test_x=convert(data.test_x))
+        outside = None if data.outside is None else convert(data.outside)
+        return replace(data, train_x=convert(data.train_x), test_x=convert(data.test_x), outside=outside)

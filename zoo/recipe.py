@@ -228,9 +228,9 @@ class Recipe(BaseModel):
         except RecipeError as error:
             raise RecipeError(f"{self.name}: treatments.{treatment}.{error}") from None
 
-    def load_data(self, data_dir: str | Path | None = None) -> Data:
+    def load_data(self, data_dir: str | Path | None = None, outside: str | None = None) -> Data:
         """Load what the networks learn, as they read it; arguments and errors are those of `zoo.data.load_data`."""
-        data = load_data(self.data.name, data_dir=data_dir, train_limit=self.data.train_limit)
+        data = load_data(self.data.name, data_dir=data_dir, train_limit=self.data.train_limit, outside=outside)
         return data if self.imported is None else self.imported.prepare(data)
 
     def draw(self, pair: int) -> dict[str, int | float]:

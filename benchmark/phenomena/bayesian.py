@@ -69,7 +69,7 @@ class Bayesian:
             chain from each trained network, the nearest to the true posterior.
         networks: the pairs that they start from.
         final: on the test split, means over posteriors with 95 % intervals: what `benchmark.predictive.measure` tells,
-            and `detection`, of test examples among others with their pixels permuted.
+            and `detection`, of test examples among those of another data set, or the same with their pixels permuted.
         apart: between posteriors: `barrier` of the test loss between their means, and `predictive_divergence`; of
             `single` networks their `disagreement`; of chains their `temperature` and, of the logarithms of the
             probabilities of the test labels, the median `rhat`, both 1 for chains that can be trusted.
@@ -106,7 +106,7 @@ def bayesian(
 
     Arguments:
         zoo, treatment: whose networks; of those that have not diverged the first five, for ensembles up to fifty.
-        data: the train split is observed, the test split measures.
+        data: the train split is observed, the test split measures; told from them are the examples `outside`.
         progress: called with the number of networks whose posteriors have just been measured, and with the bound while
             they train.
 
@@ -257,8 +257,10 @@ class Judge:
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """The test examples, and the same with their pixels in another order."""
+        """The test examples, and others: of another data set if there is one, else the same with pixels permuted."""
         x = self.data.test_x[:EXAMPLES]
+        if self.data.outside is not None:
+            return x, self.data.outside[:EXAMPLES]
         order = torch.from_numpy(rng_for(0, "permuted pixels").permutation(x[0].numel()))
         return x, x.flatten(1)[:, order].view_as(x)
 
@@ -312,7 +314,7 @@ class Judge:
         self,
         method: Method,
         inside: Probabilities,
-        outside: Probabilities,
+        outside: Float[Tensor, "networks others classes"],
         apart: dict[str, Float[np.ndarray, " values"]] | None = None,
     ) -> Bayesian:
         """Return what is found of predictions on the test examples and on others."""

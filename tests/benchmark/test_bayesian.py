@@ -1,9 +1,11 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from benchmark.findings import to_json
 from benchmark.inference import langevin, local
@@ -68,6 +70,19 @@ def test_single_networks_and_their_ensemble_are_measured_as_plain_modules(replic
     for name, found in of(findings, "standard", "ensemble").final.items():
         if name != "detection":
             assert found.mean == pytest.approx(np.mean([own[name] for own in groups]), rel=1e-4)
+
+
+def test_what_is_told_from_the_data_is_another_data_set_if_there_is_one(replicas, data):
+    noise = torch.randn(50, *data.shape, generator=torch.Generator().manual_seed(0))
+    judge = phenomenon.Judge(replicas, "standard", replace(data, outside=noise), [0, 1, 2])
+    with torch.no_grad():
+        each = [
+            [replicas.module("standard", k)(x).softmax(-1).amax(-1) for x in (data.test_x, noise)] for k in range(3)
+        ]
+    of_data = np.repeat([1, 0], [len(data.test_x), len(noise)])
+    areas = [roc_auc_score(of_data, torch.cat(confidence).double()) for confidence in each]
+    single = judge.trained_networks(np.arange(3))[0]
+    assert single.final["detection"].mean == pytest.approx(np.mean(areas), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["low_rank", "mean_field"])

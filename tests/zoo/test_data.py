@@ -176,6 +176,46 @@ def test_each_channel_of_the_training_set_has_mean_0_and_deviation_1(tmp_path, c
     torch.testing.assert_close(x.std((0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_examples_are_pixels_from_0_to_1_standardised_by_the_moments(tmp_path, grey, colour, name):
+    splits, write = (grey, write_idx) if name == "mnist" else (colour, write_cifar)
+    write(tmp_path, splits)
+    data = load_data(name, data_dir=tmp_path)
+    mean, deviation = (values[:, None, None] for values in data.moments)
+    pixels = torch.from_numpy(splits[1][0] / 255).float()
+    torch.testing.assert_close(data.test_x * deviation + mean, pixels[:, None] if name == "mnist" else pixels)
+
+
+# Examples of other data sets
+
+
+def test_others_are_standardised_as_the_data_are(tmp_path, grey):
+    """A black pixel is the same number in both."""
+    others = [(255 - images, labels) for images, labels in grey]
+    write_idx(tmp_path / "mnist", grey)
+    write_idx(tmp_path / "kmnist", others)
+    data = load_data("mnist", data_dir=tmp_path, outside="kmnist", train_limit=7)
+    mean, deviation = grey[0][0].mean(), grey[0][0].std()
+    np.testing.assert_allclose(data.outside[:, 0], (others[1][0] - mean) / deviation, rtol=1e-4, atol=1e-5)
+    assert data.digest == load_data("mnist", data_dir=tmp_path, train_limit=7).digest
+
+
+def test_others_are_not_taken_from_the_files_of_the_data(tmp_path, grey):
+    write_idx(tmp_path, grey)
+    told = message("mnist", data_dir=tmp_path, outside="kmnist")
+    assert told.startswith(f"{tmp_path / 'kmnist'}: holds no kmnist; looked in {tmp_path / 'kmnist'} for")
+
+
+def test_others_that_do_not_fit_are_refused(tmp_path, grey, colour):
+    write_idx(tmp_path / "mnist", grey)
+    write_cifar(tmp_path / "cifar10", colour)
+    told = message("mnist", data_dir=tmp_path, outside="cifar10")
+    assert told.startswith("outside: examples of cifar10 are (3, 32, 32) of uint8, not (1, 28, 28) of uint8; take")
+    assert message("mnist", outside="mnist").startswith("outside: mnist cannot be told from mnist; take another")
+    assert message("sbm", outside="mnist").startswith("outside: mnist cannot be told from sbm; take another")
+    assert message("mnist", outside="fasion_mnist").startswith("outside: no data set 'fasion_mnist' (did you mean")
+
+
 # Digits
 
 
@@ -454,7 +494,7 @@ def test_folder_given_means_the_hub_is_not_asked(monkeypatch, tmp_path, grey):
 
 def tiny():
     x, y = torch.arange(12.0).view(3, 1, 2, 2), torch.tensor([0, 1, 2])
-    return Data("tiny", x, y, x[:2] + 1, y[:2], 3)
+    return Data("tiny", x, y, x[:2] + 1, y[:2], 3, outside=x + 2)
 
 
 def test_digest_depends_on_every_tensor_and_on_nothing_else():
@@ -472,7 +512,7 @@ def test_digest_depends_on_every_tensor_and_on_nothing_else():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_to_converts_examples_and_keeps_labels(dtype):
     data = tiny().to("cpu", dtype)
-    assert data.train_x.dtype == data.test_x.dtype == dtype
+    assert data.train_x.dtype == data.test_x.dtype == data.outside.dtype == dtype
     assert data.train_y.dtype == data.test_y.dtype == torch.int64
     assert data.to().digest == tiny().digest
     assert data.digest != tiny().digest

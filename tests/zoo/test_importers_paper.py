@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.zoo.test_importers import Bomb, refuse
-from zoo import Recipe, generate, imported, open_zoo, verify
+from zoo import Recipe, generate, open_zoo, verify
 from zoo.errors import RecipeError, ZooError
 from zoo.importers import import_paper
 
@@ -122,21 +122,17 @@ def images():
     return pixels, rng.integers(0, 10, 160).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def data_dir(images, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    records = np.concatenate([images[1][:, None], images[0].reshape(len(images[0]), -1)], 1)
+def write_cifar(folder, pixels, labels):
+    records = np.concatenate([labels[:, None], pixels.reshape(len(pixels), -1)], 1)
     for batch, part in enumerate(np.split(records[:60], 5), 1):
         (folder / f"data_batch_{batch}.bin").write_bytes(part.tobytes())
     (folder / "test_batch.bin").write_bytes(records[60:].tobytes())
     return folder
 
 
-@pytest.fixture
-def moments(images, monkeypatch):
-    """These images' moments in the place of CIFAR-10's."""
-    x = images[0][:60].transpose(1, 0, 2, 3).reshape(3, -1) / 255
-    monkeypatch.setitem(imported.MOMENTS, "cifar10", (x.mean(1).tolist(), x.std(1).tolist()))
+@pytest.fixture(scope="module")
+def data_dir(images, tmp_path_factory):
+    return write_cifar(tmp_path_factory.mktemp("data"), *images)
 
 
 @pytest.fixture(scope="module")
@@ -281,19 +277,19 @@ def test_size_of_shards_does_not_matter_and_bounds_what_is_in_memory(published, 
             np.testing.assert_array_equal(zoo.field(treatment, name), paper_zoo.field(treatment, name))
 
 
-def test_imported_networks_measure_as_published_on_images_prepared_as_published(paper_zoo, data_dir, moments):
+def test_imported_networks_measure_as_published_on_images_prepared_as_published(paper_zoo, data_dir):
     lines = []
     found = verify(paper_zoo, data_dir=data_dir, progress=lines.append)
     assert (found.measured, found.retrained, found.compared) == (NETWORKS * len(NAMES), 0, 0)
     assert lines == ["6 checksums hold", f"{NETWORKS * len(NAMES)} networks measure as recorded"]
 
 
-def test_images_prepared_as_ours_are_others(paper_zoo, data_dir):
+def test_negatives_of_the_images_are_others(paper_zoo, images, tmp_path):
     with pytest.raises(ZooError, match=r"pair \d: test accuracy is .*; was it made with other data"):
-        verify(paper_zoo, data_dir=data_dir)  # which takes the images for CIFAR-10's, of other moments
+        verify(paper_zoo, data_dir=write_cifar(tmp_path, 255 - images[0], images[1]))
 
 
-def test_an_embellished_accuracy_does_not_measure_as_recorded(one_kind, tmp_path, data_dir, moments):
+def test_an_embellished_accuracy_does_not_measure_as_recorded(one_kind, tmp_path, data_dir):
     folder = one_kind()
     save_again(folder / "4.pt", lambda state, percent: (state, percent + 1))
     with pytest.raises(ZooError, match=r"w_asymmetric, pair 4: test accuracy is .*, recorded as"):

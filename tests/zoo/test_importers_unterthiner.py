@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.zoo.test_importers import refuse
-from zoo import imported
 from zoo.data import Data
 from zoo.imported import Imported
 from zoo.importers import import_unterthiner
@@ -157,24 +156,26 @@ def test_a_network_that_is_not_finite_is_kept_and_flagged(source, tmp_path):
     assert zoo.field("standard", "status").tolist() == ["trained", "trained", "diverged", "trained"]
 
 
-def test_grey_networks_read_the_mean_of_the_pixels_from_minus_one_to_one(source, tmp_path, monkeypatch):
+def test_grey_networks_read_the_mean_of_the_pixels_from_minus_one_to_one(source, tmp_path):
     table = metrics_table().assign(**{"config.dataset": "cifar10"})
     table.to_csv(source / "metrics.csv", index=False)
     zoo = import_unterthiner(source, tmp_path / "zoo", activation="relu")
     assert zoo.recipe.data.name == "cifar10"
     pixels = np.random.default_rng(0).random((5, 3, 4, 4))
     mean, deviation = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
-    monkeypatch.setitem(imported.MOMENTS, "cifar10", (mean.tolist(), deviation.tolist()))
     x = torch.from_numpy(((pixels - mean[:, None, None]) / deviation[:, None, None]).astype(np.float32))
-    prepared = zoo.recipe.imported.prepare(Data("cifar10", x, torch.zeros(5).long(), x, torch.zeros(5).long(), 10))
-    for theirs in (prepared.train_x, prepared.test_x):
+    moments = (torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
+    data = Data("cifar10", x, torch.zeros(5).long(), x, torch.zeros(5).long(), 10, moments, outside=x)
+    prepared = zoo.recipe.imported.prepare(data)
+    for theirs in (prepared.train_x, prepared.test_x, prepared.outside):
         np.testing.assert_allclose(theirs.numpy(), (2 * pixels - 1).mean(1, keepdims=True), atol=1e-6)
 
 
 def test_one_value_serves_one_channel_only():
     x, y = torch.zeros(2, 3, 4, 4), torch.zeros(2).long()
+    data = Data("cifar10", x, y, x, y, 10, moments=(torch.zeros(3), torch.ones(3)))
     with pytest.raises(Exception, match=r"imported\.mean: 1 values do not fit cifar10"):
-        Imported(source="me", mean=[0.5], deviation=[0.5]).prepare(Data("cifar10", x, y, x, y, 10))
+        Imported(source="me", mean=[0.5], deviation=[0.5]).prepare(data)
 
 
 def layout(row, **values):

@@ -1,6 +1,8 @@
 """Train posteriors of deep standard MLPs for 10,000 steps, as long as Lim et al. 2024 (Table 2), on one core.
 
-From the repository's root: python benchmark/results/digits-mlp16-replicas/ten_thousand_steps.py zoos/digits-mlp16-replicas
+From the repository's root:
+
+    python benchmark/results/digits-mlp16-replicas/ten_thousand_steps.py zoos/digits-mlp16-replicas
 """
 
 import json
