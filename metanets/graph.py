@@ -157,46 +157,59 @@ class Incidence(nn.Module):
         node = torch.cat([edge_index[1], nodes + edge_index[0]])
         of_kind = len(KINDS) * node + edge_kind.repeat(2)
         share = 1 / of_kind.bincount()[of_kind].double()
-        for way, row, column, rows in (("to", node, edge, 2 * nodes), ("back", edge, node, len(edge_kind))):
-            order = row.argsort(stable=True)
-            start = nn.functional.pad(row.bincount(minlength=rows).cumsum(0), (1, 0))
-            for name, tensor in {"column": column[order], "start": start, "share": share[order]}.items():
-                self.register_buffer(f"{way}_{name}", tensor, persistent=False)
+        self.matrix = _CompressedRows(node, edge, share, 2 * nodes)
+        self.transpose = _CompressedRows(edge, node, share, len(edge_kind))
 
     def forward(self, edges: Float[Tensor, "edges ..."]) -> Float[Tensor, "2 nodes ..."]:
         """Return what nodes take in along edges and against them."""
-        to, back = (
-            (self.get_buffer(f"{way}_column"), self.get_buffer(f"{way}_start"), self.get_buffer(f"{way}_share"))
-            for way in ("to", "back")
+        return _SparseProduct.apply(edges.flatten(1), self.matrix, self.transpose).view(2, -1, *edges.shape[1:])
+
+
+class _CompressedRows(nn.Module):
+    """A sparse matrix, by whose rows its entries are sorted; `start` has where each row begins, and the end."""
+
+    column: Tensor
+    start: Tensor
+    value: Tensor
+
+    def __init__(
+        self,
+        row: Int[Tensor, " entries"],
+        column: Int[Tensor, " entries"],
+        value: Float[Tensor, " entries"],
+        rows: int,
+    ) -> None:
+        super().__init__()
+        order = row.argsort(stable=True)
+        start = nn.functional.pad(row.bincount(minlength=rows).cumsum(0), (1, 0))
+        for name, tensor in {"column": column[order], "start": start, "value": value[order]}.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, dense: Float[Tensor, "columns width"]) -> Float[Tensor, "rows width"]:
+        """Return the product of the matrix with a dense one."""
+        return nn.functional.embedding_bag(
+            self.column,
+            dense.contiguous(),
+            self.start,
+            mode="sum",
+            per_sample_weights=self.value.to(dense.dtype),
+            include_last_offset=True,
         )
-        return _SparseProduct.apply(edges.flatten(1), to, back).view(2, -1, *edges.shape[1:])
 
 
 class _SparseProduct(torch.autograd.Function):
     """`torch.sparse.mm` of a matrix in compressed rows, faster both ways: each row is written once."""
 
     @staticmethod
-    def forward(ctx: Any, dense: Tensor, matrix: tuple[Tensor, ...], transpose: tuple[Tensor, ...]) -> Tensor:
+    def forward(ctx: Any, dense: Tensor, matrix: _CompressedRows, transpose: _CompressedRows) -> Tensor:
         """Return matrix @ dense."""
         ctx.transpose = transpose
-        return _product(matrix, dense)
+        return matrix(dense)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return transpose @ grad."""
-        return _product(ctx.transpose, grad), None, None
-
-
-def _product(matrix: tuple[Tensor, ...], dense: Float[Tensor, "columns width"]) -> Float[Tensor, "rows width"]:
-    column, start, share = matrix
-    return nn.functional.embedding_bag(
-        column,
-        dense.contiguous(),
-        start,
-        mode="sum",
-        per_sample_weights=share.to(dense.dtype),
-        include_last_offset=True,
-    )
+        return ctx.transpose(grad), None, None
 
 
 def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:
