@@ -59,7 +59,7 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
     """Return a table of what `asymzoo benchmark run` wrote."""
     if not path.exists():
         raise TaskError(f"{path}: there are no such results; see `asymzoo benchmark run`")
-    findings = json.loads(path.read_bytes())[path.stem]
+    (findings,) = (value for name, value in json.loads(path.read_bytes()).items() if name != "made")
     for field, value in (word.split("=") for word in words if "=" in word):
         findings = [finding for finding in findings if str(finding[field]) == value]
     cells: dict[str, dict[str, str]] = {}  # treatment, column
