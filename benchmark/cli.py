@@ -81,16 +81,12 @@ def run_phenomena(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default the CPUs.")] = None,
 ) -> None:
     """Measure phenomena on every treatment of a zoo; by default those that it has enough networks for."""
-    import json
-
     from tqdm import tqdm
 
-    from benchmark.evidence import evidence
     from benchmark.figures import save, styled
-    from benchmark.findings import to_json
+    from benchmark.findings import write_findings
     from benchmark.phenomena import PHENOMENA, measure
     from zoo.errors import AsymZooError, TaskError, nearest
-    from zoo.manifest import write_whole
     from zoo.store import open_zoo
 
     names = list(PHENOMENA) if only is None else only.split(",")
@@ -114,8 +110,7 @@ def run_phenomena(
             continue
         for result in results:
             typer.echo(f"{result.treatment:20}{result.headline()}")
-        values = {"made": evidence(), name: to_json(results)}
-        write_whole(out / f"{name}.json", json.dumps(values, separators=(",", ":")).encode())
+        write_findings(out / f"{name}.json", name, results)
         with styled():
             save(PHENOMENA[name].draw(results), out / f"{name}.png")
         typer.echo(f"written to {out / name}.json and {name}.png")

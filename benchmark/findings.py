@@ -1,11 +1,16 @@
 """What all findings of phenomena have in common: a line for the terminal, and a form for JSON files."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from benchmark.evidence import evidence
 from metanets.metrics import Estimate
+from zoo.manifest import write_whole
 
 DIGITS = 4
 
@@ -41,3 +46,9 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
     return value
+
+
+def write_findings(path: Path, phenomenon: str, findings: Sequence[Finding]) -> None:
+    """Write findings of a phenomenon, a key of `PHENOMENA`, as a JSON file, and how they were made."""
+    values = {"made": evidence(), phenomenon: to_json(findings)}
+    write_whole(path, json.dumps(values, separators=(",", ":")).encode())

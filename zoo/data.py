@@ -6,7 +6,7 @@ Every channel is standardised over the whole training set, which makes it immate
 
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import prod
@@ -63,12 +63,15 @@ class Data:
         """The shape of one example."""
         return tuple(self.train_x.shape[1:])
 
+    def map_examples(self, change: Callable[[Tensor], Tensor]) -> "Data":
+        """Return the data with all examples changed, those `outside` as well."""
+        outside = None if self.outside is None else change(self.outside)
+        return replace(self, train_x=change(self.train_x), test_x=change(self.test_x), outside=outside)
+
     def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Data":
         """Move to a device; `dtype` is the examples', labels stay int64."""
-        train_x, test_x = self.train_x.to(device, dtype), self.test_x.to(device, dtype)
-        train_y, test_y = self.train_y.to(device), self.test_y.to(device)
-        outside = None if self.outside is None else self.outside.to(device, dtype)
-        return replace(self, train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y, outside=outside)
+        moved = self.map_examples(lambda x: x.to(device, dtype))
+        return replace(moved, train_y=self.train_y.to(device), test_y=self.test_y.to(device))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Networks that others trained: whose they are, and what they read if not the data as we standardise them."""
 
-from dataclasses import replace
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor
@@ -54,5 +52,4 @@ class Imported(BaseModel):
             pixels = x * ours[1] + ours[0]
             return ((pixels.mean(1, keepdim=True) if self.grey else pixels) - theirs[0]) / theirs[1]
 
-        outside = None if data.outside is None else convert(data.outside)
-        return replace(data, train_x=convert(data.train_x), test_x=convert(data.test_x), outside=outside)
+        return data.map_examples(convert)

@@ -188,7 +188,6 @@ def train_posteriors(
         random: which weights are random, `(P,)`; all that train by default.
         tell: told at each checkpoint how it goes.
     """
-    start = judge.zoo.rows(judge.treatment, judge.networks, initial=True)
     examples, every = len(judge.data.train_y), max(1, settings.steps // CHECKPOINTS)
     seen: list[Tensor] = []  # expected loss and divergence (2, K), in nats an example, of each step
     tests: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -203,14 +202,14 @@ def train_posteriors(
                 tests[f"test_{name}"].append(measure(p, judge.labels)[name])
 
     posterior = variational.fit(
-        judge.treated, start, judge.data, settings, seed=0, pairs=judge.networks, random=random, watch=watch
+        judge.treated, judge.start, judge.data, settings, seed=0, pairs=judge.networks, random=random, watch=watch
     )
     expected, divergence = torch.stack(seen, 1).numpy()  # (steps, K) each
     needed = steps_needed(expected, divergence, every)
     whole = settings.steps // every * every
     curves = {name: np.stack(values, 1) for name, values in tests.items()}
     for name, values in {"expected_loss": expected, "divergence": divergence}.items():
-        curves[name] = values[:whole].reshape(-1, every, len(start)).mean(1).T
+        curves[name] = values[:whole].reshape(-1, every, len(judge.networks)).mean(1).T
     curves["bound"] = -curves["expected_loss"] - curves["divergence"]
     return replace(
         judge(method, posterior, posterior.rows),
@@ -254,6 +253,11 @@ class Judge:
     def treated(self) -> Treated:
         """What the networks are."""
         return self.zoo.treated(self.treatment)
+
+    @cached_property
+    def start(self) -> Float[Tensor, "networks parameters"]:
+        """The initial networks."""
+        return self.zoo.rows(self.treatment, self.networks, initial=True)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:

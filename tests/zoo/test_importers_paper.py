@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.zoo.test_data import write_cifar
 from tests.zoo.test_importers import Bomb, refuse
 from zoo import Recipe, generate, open_zoo, verify
 from zoo.errors import RecipeError, ZooError
@@ -122,17 +123,14 @@ def images():
     return pixels, rng.integers(0, 10, 160).astype(np.uint8)
 
 
-def write_cifar(folder, pixels, labels):
-    records = np.concatenate([labels[:, None], pixels.reshape(len(pixels), -1)], 1)
-    for batch, part in enumerate(np.split(records[:60], 5), 1):
-        (folder / f"data_batch_{batch}.bin").write_bytes(part.tobytes())
-    (folder / "test_batch.bin").write_bytes(records[60:].tobytes())
+def write_images(folder, pixels, labels):
+    write_cifar(folder, [(pixels[:60], labels[:60]), (pixels[60:], labels[60:])])
     return folder
 
 
 @pytest.fixture(scope="module")
 def data_dir(images, tmp_path_factory):
-    return write_cifar(tmp_path_factory.mktemp("data"), *images)
+    return write_images(tmp_path_factory.mktemp("data"), *images)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +284,7 @@ def test_imported_networks_measure_as_published_on_images_prepared_as_published(
 
 def test_negatives_of_the_images_are_others(paper_zoo, images, tmp_path):
     with pytest.raises(ZooError, match=r"pair \d: test accuracy is .*; was it made with other data"):
-        verify(paper_zoo, data_dir=write_cifar(tmp_path, 255 - images[0], images[1]))
+        verify(paper_zoo, data_dir=write_images(tmp_path, 255 - images[0], images[1]))
 
 
 def test_an_embellished_accuracy_does_not_measure_as_recorded(one_kind, tmp_path, data_dir):
