@@ -2,7 +2,8 @@
 
 All follows from the axes of a layout; nothing here knows of layers, whatever the architecture.
 
-Source: Ainsworth, Hayase, Srinivasa 2023, *Git Re-Basin: Merging Models modulo Permutation Symmetries*.
+Source: Ainsworth, Hayase, Srinivasa 2023, *Git Re-Basin: Merging Models modulo Permutation Symmetries*,
+https://arxiv.org/abs/2209.04836.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from zoo.errors import TaskError
-from zoo.parameters import ParameterLayout
+from zoo.networks.parameters import ParameterLayout
+from zoo.networks.stack import Stack
 from zoo.seeds import rng_for
-from zoo.stack import Stack
 
 Rows = Float[Tensor, "networks parameters"]
 Objective = Float[Tensor, " networks"]
@@ -80,7 +81,7 @@ def weight_matching(
     Raises:
         TaskError: if a tensor has an axis twice, which makes the best permutation of that axis no linear assignment.
 
-    Source: Ainsworth et al. 2023, algorithm 1.
+    Source: Ainsworth et al. 2023, *Git Re-Basin*, algorithm 1, https://arxiv.org/abs/2209.04836.
     """
     if twice := [p.name for p in layout.parameters if len({*p.axes} - {None}) < sum(a is not None for a in p.axes)]:
         raise TaskError(f"weight matching: {twice[0]} has an axis twice; match such networks by activations")
@@ -103,7 +104,7 @@ def activation_matching(stack: Stack, targets: Stack, x: Float[Tensor, "examples
         targets: one for each network, or one for all.
         x: examples on which units are compared.
 
-    Source: Ainsworth et al. 2023, section 3.1.
+    Source: Ainsworth et al. 2023, *Git Re-Basin*, section 3.1, https://arxiv.org/abs/2209.04836.
     """
     sums: dict[str, Tensor] = {}
     for examples in x.split(EXAMPLES):
@@ -133,7 +134,7 @@ def merge_many(
         restarts: of each match.
         progress: called with that sum, `(1,)`, after each turn.
 
-    Source: Ainsworth et al. 2023, algorithm 3.
+    Source: Ainsworth et al. 2023, *Git Re-Basin*, algorithm 3, https://arxiv.org/abs/2209.04836.
     """
     found, aligned = _identity(layout, len(rows)), rows.clone()
     objective = _couples(aligned)

@@ -1,8 +1,10 @@
 """The program `asymzoo`."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +12,18 @@ import typer
 from typer.exceptions import TyperException
 
 from metanets.cli import app as metanets_app
-from zoo.cli import DataDir, generate_with_bar
+from zoo.cli import Architecture, DataDir, generate_with_bar, provide
 from zoo.cli import app as zoo_app
 from zoo.errors import AsymZooError
+from zoo.training.engines import fix_rounding
 
 OUTSIDE = (
     "Data set whose test examples bayesian has to tell from the zoo's, below --data-dir in the subfolder of its name; "
     "by default these with their pixels permuted."
 )
 INTERRUPTED = 130  # what typer makes of control-C
+# Of the GNU C library: the environment variable, the number in malloc.h, and bytes.
+MALLOC = (("MALLOC_TRIM_THRESHOLD_", -1, 1 << 30), ("MALLOC_MMAP_THRESHOLD_", -3, 32 << 20))
 
 app = typer.Typer(
     help="Paired model zoos with and without parameter symmetries, metanetworks on them, and what symmetry does.",
@@ -79,22 +84,23 @@ def run_phenomena(
     data_dir: DataDir = None,
     outside: Annotated[str | None, typer.Option(help=OUTSIDE)] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default the CPUs.")] = None,
+    architecture: Architecture = None,
 ) -> None:
     """Measure phenomena on every treatment of a zoo; by default those that it has enough networks for."""
     from tqdm import tqdm
 
-    from benchmark.figures import save, styled
-    from benchmark.findings import write_findings
     from benchmark.phenomena import PHENOMENA, measure
-    from zoo.errors import AsymZooError, TaskError, nearest
-    from zoo.store import open_zoo
+    from zoo.errors import TaskError, nearest
+    from zoo.opening import open_zoo
+    from zoo.recipes.recipe import Recipe
 
+    provide(architecture)
     names = list(PHENOMENA) if only is None else only.split(",")
     for name in names:
         if name not in PHENOMENA:
             raise TaskError(f"only: no phenomenon {name!r}{nearest(name, PHENOMENA)}; there are {', '.join(PHENOMENA)}")
-    opened = open_zoo(zoo)
-    data = opened.recipe.load_data(data_dir, outside)
+    opened = open_zoo(zoo, data_dir)
+    data = Recipe.of(opened).load_data(data_dir, outside)
     for name in names:
         try:
             with tqdm(desc=name, total=len(opened.treatments), unit=" treatments", delay=1e-3) as bar:
@@ -102,18 +108,36 @@ def run_phenomena(
                 def show(progress: int | str, bar: Any = bar) -> None:
                     bar.set_postfix_str(progress) if isinstance(progress, str) else bar.update(progress)
 
-                results = measure(name, opened, data, workers=workers or os.cpu_count() or 1, advance=show)
+                def leave_out(treatment: str, error: AsymZooError, name: str = name) -> None:
+                    typer.echo(f"left out: {name} of {treatment}: {error}")
+
+                processes = workers or os.cpu_count() or 1
+                results = measure(name, opened, data, workers=processes, advance=show, left_out=leave_out)
         except AsymZooError as error:  # too few networks, or no such field in a zoo of others
             if only is not None:
                 raise
             typer.echo(f"left out: {name}: {error}")
             continue
-        for result in results:
-            typer.echo(f"{result.treatment:20}{result.headline()}")
-        write_findings(out / f"{name}.json", name, results)
+        _write_results(out, name, results)
+
+
+def _write_results(out: Path, name: str, results: Sequence[Any]) -> None:
+    """Write what a phenomenon is like under each treatment, and draw it where matplotlib is installed."""
+    from benchmark.figures import save, styled
+    from benchmark.findings import write_findings
+    from benchmark.phenomena import PHENOMENA
+    from zoo.errors import ExtraError
+
+    for result in results:
+        typer.echo(f"{result.treatment:20}{result.headline()}")
+    write_findings(out / f"{name}.json", name, results)
+    try:
         with styled():
             save(PHENOMENA[name].draw(results), out / f"{name}.png")
-        typer.echo(f"written to {out / name}.json and {name}.png")
+        figure = f"and {name}.png"
+    except ExtraError as error:
+        figure = f"without a figure: {error}"
+    typer.echo(f"written to {out / name}.json {figure}")
 
 
 @benchmark_app.command()
@@ -134,7 +158,7 @@ def metanetworks(
     from benchmark.metanetworks import Job, measure, read_entries, tabulate, tabulate_costs
     from metanets.evaluation import REFERENCES
     from metanets.models import MODELS
-    from zoo.store import open_zoo
+    from zoo.opening import open_zoo
 
     opened = open_zoo(zoo)
     sizes = [None] if train_networks is None else _numbers("train-networks", train_networks)
@@ -172,10 +196,21 @@ def _numbers(option: str, text: str) -> Sequence[int | None]:
         raise TaskError(f"{option}: {text!r} is no list of numbers; write 64,128") from None
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors give back: fetching pages anew takes longer than most operations on them."""
+    for variable, option, size in MALLOC:
+        if variable not in os.environ:
+            os.environ[variable] = str(size)  # for workers, which read it when they start
+            with suppress(AttributeError, OSError):  # other C libraries have no such function
+                ctypes.CDLL(None).mallopt(option, size)
+
+
 def main() -> None:
     """Run the command line; an error of the user's is one line on stderr and exit code 2."""
     # Every process has one thread; what a worker imports must not start more.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    keep_freed_memory()
+    fix_rounding()
     try:
         code = app(standalone_mode=False)
     except (AsymZooError, TyperException) as error:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.metanetworks import in_order, markdown, read_entries, tabulate, tabulate_costs, tabulate_differences
-from metanets.metrics import Estimate
 from zoo.errors import TaskError
+from zoo.statistics import Estimate
 
 RESULTS = Path(__file__).parent / "results"
 COMMENT = re.compile(r"(<!-- (\S+\.json) (.+?) -->\n)(?:\|.*\n)*")

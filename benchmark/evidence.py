@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
-from zoo.manifest import processor_name
+from zoo.store.manifest import SCHEMA
+from zoo.training.modes import processor_name
 
 
 def evidence() -> dict[str, str]:
-    """Return date, command (of absolute paths the last part), commit, versions and hardware."""
+    """Return the version of the format, date, command (of absolute paths the last part), commit and hardware."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     return {
+        "schema_version": str(SCHEMA),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv),
         "commit": commit,

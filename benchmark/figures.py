@@ -3,20 +3,27 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from zoo.manifest import write_whole
+from zoo.errors import extra
+from zoo.files import write_whole
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Figure: TypeAlias = "matplotlib.figure.Figure"  # by its name: matplotlib is imported when something is drawn
 
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
 
 
 def panels(titles: Sequence[str], rows: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
     """Return a figure with a column of panels under each title, and its axes, `(rows, columns)`."""
-    figure = Figure(figsize=(2.3 * len(titles), 2.1 * rows), layout="constrained")
+    with extra("report"):
+        import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(2.3 * len(titles), 2.1 * rows), layout="constrained")
     axes = figure.subplots(rows, len(titles), squeeze=False, **shared)
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
@@ -37,4 +44,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def styled() -> Any:
     """Return a context in which figures are drawn in the project's style."""
+    with extra("report"):
+        import matplotlib
+
     return matplotlib.rc_context(STYLE)

@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from benchmark.evidence import evidence
-from metanets.metrics import Estimate
-from zoo.manifest import write_whole
+from zoo.files import write_whole
+from zoo.statistics import Estimate
 
 DIGITS = 4
 

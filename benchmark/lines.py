@@ -2,20 +2,20 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import bootstrap
 from torch import Tensor, nn
 
-from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
-from zoo.seeds import rng_for
-from zoo.stack import Stack, averaged, score
-from zoo.store import Zoo
+from zoo.networks.stack import Stack, averaged, score
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.columns import CONSTANT
+from zoo.store.zoo import Zoo
 
 Curves = Float[np.ndarray, "lines points"]
 Change = Callable[[Stack, tuple[Stack, Stack], Float[Tensor, " networks"]], Stack]
@@ -36,13 +36,24 @@ def good_networks(zoo: Zoo, treatment: str, least: int) -> Int[np.ndarray, " net
     All trained ones of replicas; where hyperparameters differ, those of at least the median train accuracy.
 
     Raises:
-        TaskError: if they are fewer than `least`.
+        TaskError: if they are fewer than `least`, or do not share their activations.
     """
+    check_shared(zoo, treatment)
     index = zoo.index(treatment)
-    if any(np.ptp(values) > 0 for values in zoo.group(treatment, "hyperparameters").values()):
-        accuracy = zoo.field(treatment, "metrics/train_accuracy")[index]
+    if any(np.ptp(values) > 0 for values in zoo.group(treatment, "hyperparameter").values()):
+        accuracy = zoo.field(treatment, "train_accuracy")[index]
         index = index[accuracy >= np.median(accuracy)] if len(index) else index
     return _enough(zoo, treatment, index, "good", least)
+
+
+def check_shared(zoo: Zoo, treatment: str, what: Literal["activations", "constants"] = "activations") -> None:
+    """Raise a `TaskError` if each network has its own activations, or anything constant of its own.
+
+    No mean of two networks with different activations is a network of the zoo.
+    """
+    names = ("held_F",) if what == "activations" else CONSTANT
+    if not zoo.columns(treatment).keys().isdisjoint(names):
+        raise TaskError(f"{zoo.folder}: {treatment} networks have their own {what}; take a treatment that shares them")
 
 
 def _enough(
@@ -51,16 +62,22 @@ def _enough(
     if len(index) < least:
         raise TaskError(
             f"{zoo.folder}: {treatment} has {len(index)} {kind} networks; {least} or more are needed: "
-            f"asymzoo zoo generate {zoo.recipe.name} with more --pairs"
+            f"asymzoo zoo generate {zoo.name} with more --pairs"
         )
     return index
 
 
 def interpolate(a: Stack, b: Stack, points: int) -> Stack:
-    """Return the stack of `(1 - t) a + t b`: all points of the first line, then of the next."""
+    """Return the stack of `(1 - t) a + t b`: all points of the first line, then of the next.
+
+    Raises:
+        TaskError: if the two ends of a line have different activations, so that no network lies between them.
+    """
+    if any(not torch.equal(tensor, b.own[name]) for name, tensor in a.own.items()):
+        raise TaskError("line: its ends have different activations; take networks that share them")
     t = torch.linspace(0, 1, points).to(a.rows)[:, None]
     rows = a.rows[:, None].lerp(b.rows[:, None], t)  # (lines, points, P)
-    return Stack(rows.flatten(0, 1), a.module, a.layout)
+    return a.repeat(points).with_rows(rows.flatten(0, 1))
 
 
 @torch.no_grad()
@@ -88,7 +105,7 @@ def measure_lines(
     """
     stack = interpolate(a, b, points)
     if change is not None:
-        ends = [Stack(end.rows.repeat_interleave(points, 0), end.module, end.layout) for end in (a, b)]
+        ends = [end.repeat(points) for end in (a, b)]
         stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).repeat(len(a)))
     of = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
     x, y = (torch.cat(parts) for parts in zip(*(of[split] for split in splits), strict=True))
@@ -121,7 +138,7 @@ def _each_logits(
     given = _given_to(stack.module, first, x)
     rest = copy.deepcopy(stack.module)
     rest.set_submodule(first, nn.Identity())
-    networks = Stack(stack.rows, rest, stack.layout).networks()
+    networks = replace(stack, module=rest).networks()
     for ends in zip(a.networks(), b.networks(), strict=True):
         begin, end = (network.get_submodule(first)(given) for network in ends)
         for t, network in zip(np.linspace(0, 1, points), networks, strict=False):
@@ -144,6 +161,11 @@ def _given_to(module: nn.Module, layer: str, x: Tensor) -> Tensor:
     return given[0]
 
 
+def mean_distances(distance: Float[np.ndarray, " lines"], parameters: int) -> dict[str, Estimate]:
+    """Return the mean distance, `whole`, and per square root of the number of trainable parameters, `per_parameter`."""
+    return {"whole": mean_interval(distance), "per_parameter": mean_interval(distance / parameters**0.5)}
+
+
 def as_loss(name: str, curves: Curves) -> Curves:
     """Turn accuracies, so that what is lost is above the line for all curves."""
     return -curves if name.endswith("accuracy") else curves
@@ -158,11 +180,3 @@ def excess(curves: Curves) -> Curves:
 def barrier(curves: Curves) -> Float[np.ndarray, " lines"]:
     """Return the largest excess of each line, at least 0 because the ends have none."""
     return excess(curves).max(1)
-
-
-def mean_interval(values: Float[np.ndarray, " lines"]) -> Estimate:
-    """Return the mean over lines with its 95 % bootstrap interval."""
-    if np.ptp(values) < 1e-12:  # the same but for rounding, of which BCa makes nan
-        return Estimate(*[float(values[0])] * 3)
-    interval = bootstrap((values,), np.mean, method="BCa", rng=rng_for(0, "bootstrap")).confidence_interval
-    return Estimate(float(values.mean()), float(interval.low), float(interval.high))

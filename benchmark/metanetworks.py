@@ -14,13 +14,14 @@ from benchmark.evidence import evidence
 from metanets.datasets import split_index
 from metanets.evaluation import REFERENCES, Result, evaluate_model
 from metanets.inputs import READERS
-from metanets.metrics import METRICS, difference
+from metanets.metrics import METRICS
 from metanets.models import MODELS
 from metanets.settings import Settings
-from zoo.engines import Advance, run_in_processes
 from zoo.errors import TaskError
-from zoo.manifest import write_whole
-from zoo.store import Zoo
+from zoo.files import write_whole
+from zoo.statistics import difference
+from zoo.store.zoo import Zoo
+from zoo.training.engines import Advance, run_in_processes
 
 
 @dataclass(frozen=True)

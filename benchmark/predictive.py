@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 from zoo.treatments import Treated
 
 BINS = 15  # of confidence
@@ -39,7 +39,7 @@ def predict(
     total = torch.zeros(())
     for _ in range(samples):
         rows = posterior.draw(1, generator).squeeze(1)
-        total = total + probabilities(Stack(rows, treated.module, treated.layout), x)
+        total = total + probabilities(treated.stack(rows), x)
     return total / samples
 
 
@@ -49,9 +49,13 @@ def measure(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Values]:
     Returns:
         accuracy: share of labels thought the likeliest.
         loss: mean negative log-likelihood, in nats.
-        calibration_error: expected calibration error (Guo et al. 2017), the mean over examples of the difference
-            between confidence and accuracy in each of 15 bins of confidence.
-        brier: mean squared distance from the label as a distribution (Brier 1950), between 0 and 2.
+        calibration_error: expected calibration error, the mean over examples of the difference between confidence and
+            accuracy in each of 15 bins of confidence.
+        brier: mean squared distance from the label as a distribution, between 0 and 2.
+
+    Source: Guo, Pleiss, Sun, Weinberger 2017, *On Calibration of Modern Neural Networks*,
+    https://arxiv.org/abs/1706.04599; Brier 1950, *Verification of Forecasts Expressed in Terms of Probability*,
+    https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
     """
     confidence, predicted = p.max(-1)
     correct = (predicted == y).to(p.dtype)
@@ -70,7 +74,8 @@ def measure(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Values]:
 def detection(inside: Probabilities, outside: Float[Tensor, "networks others classes"]) -> Values:
     """Return how well confidence tells examples of the data from others: the area under the ROC curve, .5 by chance.
 
-    Source: Hendrycks, Gimpel 2017, *A Baseline for Detecting Misclassified and Out-of-Distribution Examples*.
+    Source: Hendrycks, Gimpel 2017, *A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
+    Networks*, https://arxiv.org/abs/1610.02136.
     """
     which = np.repeat([1, 0], [inside.shape[1], outside.shape[1]])
     confidence = torch.cat([inside.amax(-1), outside.amax(-1)], 1).double().numpy()
@@ -87,7 +92,8 @@ def predictive_divergence(p: Probabilities, q: Probabilities) -> Values:
 def disagreement(p: Probabilities) -> float:
     """Return on which share of the examples two networks think different classes the likeliest, mean over couples.
 
-    Source: Fort, Hu, Lakshminarayanan 2019, *Deep Ensembles: A Loss Landscape Perspective*.
+    Source: Fort, Hu, Lakshminarayanan 2019, *Deep Ensembles: A Loss Landscape Perspective*,
+    https://arxiv.org/abs/1912.02757.
     """
     predicted = p.argmax(-1)
     couples = math.comb(len(p), 2)

@@ -12,11 +12,10 @@ from benchmark.findings import to_json
 from benchmark.phenomena.mode_connectivity import ModeConnectivity, mode_connectivity
 from benchmark.report import write_report
 from metanets.evaluation import Result, evaluate_model
-from zoo.data import load_data
-from zoo.engines import Advance, run_in_processes
-from zoo.manifest import write_whole
-from zoo.recipe import Recipe
-from zoo.store import Zoo
+from zoo.files import write_whole
+from zoo.recipes.recipe import Recipe
+from zoo.store.zoo import Zoo
+from zoo.training.engines import Advance, run_in_processes
 
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric", "w_masked", "w_initialised")
 MODELS = ("mean", "linear", "mlp", "statnn")
@@ -51,7 +50,7 @@ def quickstart(
     predictions: list[Result] = sorted(
         track(results, len(jobs), "metanetworks"), key=lambda r: jobs.index((varied, r.treatment, r.model))
     )
-    data = load_data(alike.recipe.data.name)
+    data = Recipe.of(alike).load_data()
     measured = (mode_connectivity(alike, treatment, data) for treatment in TREATMENTS)
     connectivity: list[ModeConnectivity] = list(track(measured, len(TREATMENTS), "mode connectivity"))
     made = evidence()

@@ -5,7 +5,8 @@ on the way is that. Norms can undo it: their scales and shifts are set so that e
 deviation that lie between those of the ends.
 
 Source: Jordan, Sedghi, Saukh, Entezari, Neyshabur 2023, *REPAIR: REnormalizing Permuted Activations for Interpolation
-Repair*, for norms of each example's own (LayerNorm, GroupNorm) in the place of batch norm.
+Repair*, https://arxiv.org/abs/2211.08403, for norms of each example's own (LayerNorm, GroupNorm) in the place of
+batch norm.
 """
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from benchmark.alignment import outputs
 from zoo.errors import TaskError
-from zoo.parameters import NORMS
-from zoo.stack import Stack
+from zoo.networks.parameters import NORMS
+from zoo.networks.stack import Stack
 
 
 def norms_of(module: nn.Module) -> list[str]:
@@ -44,14 +45,14 @@ def repair(
     t = t[:, None]
     tensors = stack.layout.unflatten(stack.rows)
     for norm in norms:  # each changes what the next is given
-        now = Stack(stack.layout.flatten(tensors), stack.module, stack.layout)
+        now = stack.with_rows(stack.layout.flatten(tensors))
         mean, std = (each[norm] for each in _statistics(now, [norm], x))
         wanted = (1 - t) * mean_a[norm] + t * mean_b[norm]
         factor = ((1 - t) * std_a[norm] + t * std_b[norm]) / std.clamp(min=torch.finfo(std.dtype).tiny)
         factor = factor.where(std > 0, 1)  # a unit that never moves has no spread to set
         tensors[f"{norm}.weight"] = tensors[f"{norm}.weight"] * factor
         tensors[f"{norm}.bias"] = wanted + (tensors[f"{norm}.bias"] - mean) * factor
-    return Stack(stack.layout.flatten(tensors), stack.module, stack.layout)
+    return stack.with_rows(stack.layout.flatten(tensors))
 
 
 def _statistics(stack: Stack, norms: list[str], x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -4,17 +4,19 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from benchmark.figures import panels, png, styled
+from benchmark.figures import Figure, panels, png, styled
 from benchmark.phenomena.mode_connectivity import ModeConnectivity
 from benchmark.phenomena.mode_connectivity import draw as draw_lines
 from metanets.evaluation import Result
-from zoo.manifest import write_whole
-from zoo.store import Zoo
+from zoo.errors import extra
+from zoo.files import write_whole
+from zoo.store.zoo import Zoo
+
+with extra("report"):
+    import jinja2
+    from matplotlib.axes import Axes
 
 
 def write_report(
@@ -60,7 +62,7 @@ def accuracy_histograms(zoo: Zoo) -> Figure:
     """Show the distribution of test accuracies under each treatment."""
     figure, axes = panels(zoo.treatments, sharex=True, sharey=True)
     for ax, treatment in zip(axes[0], zoo.treatments, strict=True):
-        accuracy = zoo.field(treatment, "metrics/test_accuracy")[zoo.index(treatment)]
+        accuracy = zoo.field(treatment, "test_accuracy")[zoo.index(treatment)]
         ax.hist(100 * accuracy, bins=np.linspace(0, 100, 41), color="C0")
         ax.set_xlabel("test accuracy, %")
     axes[0, 0].set_ylabel("networks")

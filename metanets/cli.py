@@ -46,8 +46,8 @@ def train(
     from tqdm import tqdm
 
     from metanets.evaluation import evaluate_model
-    from zoo.generation import check_device
-    from zoo.store import open_zoo
+    from zoo.opening import open_zoo
+    from zoo.training.generation import check_device
 
     check_device(device)
     opened = open_zoo(zoo)
@@ -88,20 +88,20 @@ def predict(
     from metanets.metanet import Metanet
     from metanets.metrics import METRICS
     from zoo.errors import TaskError, nearest
-    from zoo.generation import check_device
-    from zoo.recipe import SPLITS
-    from zoo.store import open_zoo
+    from zoo.opening import open_zoo
+    from zoo.store.columns import SPLITS
+    from zoo.training.generation import check_device
 
     if split not in (*SPLITS, "all"):
         raise TaskError(f"split: no split {split!r}{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}, all")
     check_device(device)
     metanet, opened = Metanet.load(checkpoint, device), open_zoo(zoo)
-    index = opened.index(treatment, None if split == "all" else split)  # type: ignore[arg-type]
+    index = opened.index(treatment, None if split == "all" else split)
     if not len(index):
         raise TaskError(f"{zoo}: {treatment} has no networks in its {split} split; generate more pairs")
     metanet.check(opened, treatment)
     predicted = metanet.predict(opened.rows(treatment, index)).double().numpy()
-    true = opened.field(treatment, f"metrics/{metanet.config.task}")[index].astype(float)
+    true = opened.field(treatment, metanet.config.task)[index].astype(float)
     typer.echo(f"{len(index)} networks, {metanet.config.task} by {metanet.config.model}")
     if len(index) > 1:
         for name, metric in METRICS.items():
@@ -124,8 +124,8 @@ def tune(
     from tqdm import tqdm
 
     from metanets.tuning import search, to_toml
-    from zoo.generation import check_device
-    from zoo.store import open_zoo
+    from zoo.opening import open_zoo
+    from zoo.training.generation import check_device
 
     check_device(device)
     opened = open_zoo(zoo)
@@ -140,7 +140,7 @@ def tune(
 
 
 def _write(path: Path, values: object) -> None:
-    from zoo.manifest import write_whole
+    from zoo.files import write_whole
 
     write_whole(path, json.dumps(values, indent=1).encode())
     typer.echo(f"written to {path}")

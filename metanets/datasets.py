@@ -15,8 +15,7 @@ from torch_geometric.data import Dataset as GraphDataset
 from metanets.graph import ParameterGraph
 from metanets.inputs import READERS, Reader
 from zoo.errors import TaskError
-from zoo.recipe import Split
-from zoo.store import Zoo
+from zoo.store.zoo import Zoo
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class OrbitExamples(Examples):
         )
 
 
-def split_index(zoo: Zoo, treatment: str, split: Split, networks: int | None = None) -> NDArray[np.int64]:
+def split_index(zoo: Zoo, treatment: str, split: str, networks: int | None = None) -> NDArray[np.int64]:
     """Return which networks of a zoo are in a split, those that diverged left out; only the first `networks`.
 
     Raises:
@@ -104,7 +103,7 @@ def split_index(zoo: Zoo, treatment: str, split: Split, networks: int | None = N
 
 
 def split_targets(
-    zoo: Zoo, treatment: str, split: Split, task: str, networks: int | None = None
+    zoo: Zoo, treatment: str, split: str, task: str, networks: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return which networks are in a split, see `split_index`, and what is to be predicted of them.
 
@@ -113,7 +112,10 @@ def split_targets(
         ZooError: if the zoo has no such treatment or metric.
     """
     index = split_index(zoo, treatment, split, networks)
-    y = zoo.field(treatment, f"metrics/{task}")[index].astype(np.float32)
+    values = zoo.field(treatment, task)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise TaskError(f"{zoo.folder}: {task} is no single number of each network; take another column to predict")
+    y = values[index].astype(np.float32)
     if (y == y[0]).all():
         raise TaskError(f"{zoo.folder}: {treatment}'s {split} networks all have the same {task}; nothing to predict")
     return index, y
@@ -122,7 +124,7 @@ def split_targets(
 def read_split(
     zoo: Zoo,
     treatment: str,
-    split: Split,
+    split: str,
     reader: Reader,
     *,
     task: str = "test_accuracy",
@@ -143,7 +145,7 @@ def read_split(
             which to permute.
         ZooError: if the zoo has no such treatment or metric.
     """
-    if augment and zoo.treated(treatment).held:
+    if augment and (zoo.treated(treatment).held or zoo.group(treatment, "constant")):
         raise TaskError(f"augment: what {treatment} holds fixed has its place and is not permuted; leave it out")
     index, targets = split_targets(zoo, treatment, split, task, networks)
     rows = zoo.rows(treatment, index).to(reader.mean.device)
@@ -175,7 +177,7 @@ class ZooRows(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self,
         zoo: Zoo,
         treatment: str,
-        split: Split,
+        split: str,
         target: str = "test_accuracy",
         *,
         reads: str = "rows",
@@ -207,7 +209,7 @@ class ZooDataset(GraphDataset):
         self,
         zoo: Zoo,
         treatment: str,
-        split: Split,
+        split: str,
         target: str = "test_accuracy",
         transform: Callable[[Data], Data] | None = None,
     ) -> None:

@@ -11,14 +11,15 @@ from jaxtyping import Float
 
 from metanets.datasets import Examples, Networks, split_index, split_targets
 from metanets.metanet import Metanet, train_model
-from metanets.metrics import METRICS, Estimate, estimate
+from metanets.metrics import METRICS
 from metanets.models import MODELS
 from metanets.models.boosted import Boosted
 from metanets.settings import Settings
 from metanets.training import Predictor, fit
 from zoo.errors import TaskError, nearest
-from zoo.recipe import Split
-from zoo.store import Zoo
+from zoo.statistics import Estimate, estimate
+from zoo.store.columns import Split
+from zoo.store.zoo import Zoo
 
 Predictions = Float[np.ndarray, "seeds networks"]
 
@@ -80,14 +81,9 @@ def evaluate_model(
         zoo, treatment: the networks that are read.
         model: a key of `metanets.models.MODELS` or of `REFERENCES`: `mean`, the floor, which predicts the train
             split's mean for all, or `hyperparameters`, boosted trees that are told these instead of the weights.
-        task: the metric of the zoo that is predicted.
         seeds: how many trainings, of different starts and orders.
-        fixed: whether to read also the entries that are the same in all networks.
-        settings: of the training; by default the best that are known for the metanetwork and the task.
-        train_networks: learn from so many of the training networks only.
         test_on: test on the networks of another treatment.
-        device: `cpu` or `cuda`.
-        progress: called with the number of trainings that have come to their end.
+        task, fixed, settings, train_networks, device, progress: see `metanets.metanet.train_model`.
 
     Returns:
         The result, and the metanetworks, one for each seed; none of a reference.
@@ -96,59 +92,52 @@ def evaluate_model(
         TaskError: if there is no such model, it cannot read such networks, or the zoo is too small.
         ZooError: if the zoo has no such treatment or metric.
     """
-    if model not in {*REFERENCES, *MODELS}:
-        known = [*REFERENCES, *MODELS]
+    known = [*REFERENCES, *MODELS]
+    if model not in known:
         raise TaskError(f"model: no metanetwork {model!r}{nearest(model, known)}; there are {', '.join(known)}")
     settings, tested_on = settings or Settings.best(model, task), test_on or treatment
-    told: dict[Split, Examples] = {
+    told = _told_of_all(zoo, treatment, tested_on, task, train_networks)
+    described: dict[str, Any] = {"model": model, "treatment": treatment, "task": task, "tested_on": tested_on}
+    described |= {"seeds": seeds, "parameters": 0, "seconds": {}, "settings": settings, "zoo": zoo.origin}
+    if model in REFERENCES:
+        return _measure(told, REFERENCES[model](told, seeds), **described), []
+    options: dict[str, Any] = {"task": task, "fixed": fixed or test_on is not None, "train_networks": train_networks}
+    options |= {"settings": settings, "device": device, "progress": progress}
+    began = time.perf_counter()
+    trained = train_model(zoo, treatment, model, seeds=range(seeds), **options)
+    described["seconds"] = _seconds(time.perf_counter() - began, trained, settings.passes(len(told["train"])))
+    described["parameters"] = sum(p.numel() for p in trained[0].predictor.network.parameters())
+    rows = zoo.rows(tested_on, split_index(zoo, tested_on, "test"))
+    predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
+    return _measure(told, predicted, **described), trained
+
+
+def _measure(told: dict[Split, Examples], predicted: Predictions, **described: Any) -> Result:
+    """Return how well predictions agree with the targets of the test networks."""
+    true = told["test"].y.numpy()
+    return Result(
+        networks={split: len(networks) for split, networks in told.items()},
+        metrics={name: estimate(metric, true, predicted) for name, metric in METRICS.items()},
+        true=true.astype(float).round(4).tolist(),
+        predicted=predicted.astype(float).round(4).tolist(),
+        **described,
+    )
+
+
+def _told_of_all(
+    zoo: Zoo, treatment: str, tested_on: str, task: str, train_networks: int | None
+) -> dict[Split, Examples]:
+    return {
         "train": _told(zoo, treatment, "train", task, train_networks),
         "validation": _told(zoo, treatment, "validation", task),
         "test": _told(zoo, tested_on, "test", task),
     }
-    trained: list[Metanet] = []
-    seconds: dict[str, float] = {}
-    if model in REFERENCES:
-        predicted = REFERENCES[model](told, seeds)
-    else:
-        began = time.perf_counter()
-        trained = train_model(
-            zoo,
-            treatment,
-            model,
-            task=task,
-            seeds=range(seeds),
-            fixed=fixed or test_on is not None,
-            settings=settings,
-            train_networks=train_networks,
-            device=device,
-            progress=progress,
-        )
-        seconds = _seconds(time.perf_counter() - began, trained, settings.passes(len(told["train"])))
-        rows = zoo.rows(tested_on, split_index(zoo, tested_on, "test"))
-        predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
-    true = told["test"].y.numpy()
-    result = Result(
-        model=model,
-        treatment=treatment,
-        task=task,
-        tested_on=tested_on,
-        networks={split: len(networks) for split, networks in told.items()},
-        seeds=seeds,
-        parameters=sum(p.numel() for p in trained[0].predictor.network.parameters()) if trained else 0,
-        seconds=seconds,
-        metrics={name: estimate(metric, true, predicted) for name, metric in METRICS.items()},
-        true=true.astype(float).round(4).tolist(),
-        predicted=predicted.astype(float).round(4).tolist(),
-        settings=settings,
-        zoo=zoo.origin,
-    )
-    return result, trained
 
 
 def _told(zoo: Zoo, treatment: str, split: Split, task: str, networks: int | None = None) -> Examples:
     """Return what recipes say of a split's networks, `x (N, hyperparameters)`, and their targets."""
     index, y = split_targets(zoo, treatment, split, task, networks)
-    told = [values[index] for values in zoo.group(treatment, "hyperparameters").values()]
+    told = [values[index] for values in zoo.group(treatment, "hyperparameter").values()]
     x = np.stack(told, 1) if told else np.zeros((len(index), 0))
     return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y))
 

@@ -4,8 +4,9 @@ Networks of one architecture share the graph; they differ in the values on its e
 side by side, `(E, N, kernel)`, so one list of edges serves them all; networks of several architectures go through
 PyG's disjoint union, `(E, kernel)`. Every graph metanetwork takes either.
 
-Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*; Kofinas et al. 2024, *Graph
-Neural Networks for Learning Equivariant Representations of Neural Networks*.
+Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*,
+https://arxiv.org/abs/2312.04501; Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations
+of Neural Networks*, https://arxiv.org/abs/2403.12143.
 """
 
 from math import prod
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import Aggregation
 
-from zoo.parameters import IDENTIFIED, Parameter, ParameterLayout
+from zoo.networks.parameters import IDENTIFIED, Parameter, ParameterLayout
 
 KINDS = ("weight", "bias", "norm_scale", "norm_shift", "residual")
 PLACES = ("input", "hidden", "output")
@@ -96,12 +97,16 @@ class ParameterGraph(nn.Module):
         self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.register_buffer("columns", index, persistent=False)
         self.incidence = Incidence(self.edge_index, kind, start)
+        self._describe_nodes(first, depth)
 
+    def _describe_nodes(self, first: dict[str, int], depth: dict[str, int]) -> None:
+        """Set what is known of nodes, given the first node of each axis and the layer that writes it."""
+        layout = self.layout
         lengths = torch.tensor(list(layout.axes.values()))
         places = [PLACES.index(axis) if axis in IDENTIFIED else PLACES.index("hidden") for axis in layout.axes]
         place = nn.functional.one_hot(torch.tensor(places), len(PLACES))
         depths = encode_depth(torch.tensor([depth[axis] for axis in layout.axes]))
-        unit = torch.zeros(start, dtype=torch.long)
+        unit = torch.zeros(int(lengths.sum()), dtype=torch.long)
         known = 1
         for axis in sorted(IDENTIFIED & layout.axes.keys()):
             unit[first[axis] : first[axis] + layout.axes[axis]] = torch.arange(known, known + layout.axes[axis])

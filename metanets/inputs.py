@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from zoo.parameters import ParameterLayout
+from zoo.networks.parameters import ParameterLayout
 from zoo.treatments import Treated
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -54,9 +54,7 @@ class Reader(nn.Module):
     @classmethod
     def of(cls, treated: Treated, fixed: bool = False) -> "Reader":
         """Return the reader of an architecture under a treatment."""
-        sites: Mapping[str, str] = treated.module.sites  # type: ignore[assignment]
-        activations = {axis: type(treated.module.get_submodule(site)).__name__ for site, axis in sites.items()}
-        return cls(treated.layout, treated.trainable, activations, fixed)
+        return cls(treated.layout, treated.trainable, treated.activations, fixed)
 
     def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
         """Return what is read, before it is standardised."""
@@ -90,7 +88,8 @@ class Rows(Reader):
 class Statistics(Reader):
     """Seven statistics of each parameter tensor: mean, variance, minimum, quartiles, maximum.
 
-    Source: Unterthiner et al. 2020.
+    Source: Unterthiner et al. 2020, *Predicting Neural Network Accuracy from Weights*,
+    https://arxiv.org/abs/2002.11448.
     """
 
     name = "statistics"

@@ -18,15 +18,17 @@ from metanets.models import MODELS
 from metanets.settings import Settings
 from metanets.training import Head, Predictor, build, fit
 from zoo.errors import TaskError, nearest
-from zoo.manifest import write_whole
-from zoo.parameters import ParameterLayout
-from zoo.store import Zoo
+from zoo.files import write_whole
+from zoo.networks.parameters import ParameterLayout
+from zoo.store.manifest import SCHEMA
+from zoo.store.zoo import Zoo
 
 
 class Config(BaseModel):
     """What a checkpoint says of itself.
 
     Attributes:
+        schema_version: of the checkpoint's format, that of zoos.
         model, options: the metanetwork, and the arguments of its constructor.
         zoo: name and digest of the recipe whose networks it has learnt from.
         treatment, task: which of them, and what it predicts.
@@ -35,7 +37,8 @@ class Config(BaseModel):
         head: from its number to a prediction.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)  # later versions may add fields
+    schema_version: int
     model: str
     options: dict[str, Any]
     zoo: dict[str, str]
@@ -125,6 +128,10 @@ class Metanet:
         try:
             with safetensors.safe_open(path, "pt") as file:
                 config = Config(**json.loads((file.metadata() or {}).get("asymzoo", "{}")))
+                if config.schema_version != SCHEMA:
+                    raise TaskError(
+                        f"{path}: is of format {config.schema_version}, not {SCHEMA}; install another asymzoo"
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             layout = ParameterLayout.from_json(config.layout)
             model = MODELS[config.model]
@@ -133,6 +140,8 @@ class Metanet:
             network = model(reader, **config.options)
             network.load_state_dict(_part(tensors, "network"))
             config.head(torch.zeros(1))
+        except TaskError:
+            raise
         except OSError as error:
             raise TaskError(f"{path}: cannot be read ({error.strerror or error})") from None
         except Exception as error:  # what is wrong in a file from anywhere may show at any step
@@ -182,26 +191,24 @@ def train_model(
     augment = settings.augment == "permute"
     train = read_split(zoo, treatment, "train", reader, task=task, networks=train_networks, augment=augment)
     validation = read_split(zoo, treatment, "validation", reader, task=task)
-    try:
-        networks = [build(lambda: kind(reader, **settings.options), seed).to(device) for seed in seeds]
-    except TypeError as error:
-        raise TaskError(f"{model}: options: {error}") from None
+    networks = [network.to(device) for network in _begin(model, reader, settings, seeds)]
     predictors = []
     for some in [slice(None)] if kind.stacks else [slice(s, s + 1) for s in range(len(seeds))]:
         share = task.endswith("accuracy")
         predictors += fit(networks[some], train, validation, settings, seeds=seeds[some], share=share)
         progress(len(seeds[some]))
-    described: dict[str, Any] = {
-        "model": model,
-        "options": settings.options,
-        "zoo": zoo.origin,
-        "treatment": treatment,
-        "task": task,
-        "layout": reader.layout.to_json(),
-        "activations": reader.activations,
-        "fixed": fixed,
-    }
+    read: dict[str, Any] = {"layout": reader.layout.to_json(), "activations": reader.activations, "fixed": fixed}
+    what: dict[str, Any] = {"model": model, "options": settings.options, "treatment": treatment, "task": task}
+    learnt: dict[str, Any] = {"schema_version": SCHEMA, "zoo": zoo.origin}
     return [
-        Metanet(Config(**described, seed=seed, head=predictor.head), reader, predictor)
+        Metanet(Config(**what, **read, **learnt, seed=seed, head=predictor.head), reader, predictor)
         for seed, predictor in zip(seeds, predictors, strict=True)
     ]
+
+
+def _begin(model: str, reader: Reader, settings: Settings, seeds: Sequence[int]) -> list[nn.Module]:
+    """Return an untrained metanetwork for each seed."""
+    try:
+        return [build(lambda: MODELS[model](reader, **settings.options), seed) for seed in seeds]
+    except TypeError as error:
+        raise TaskError(f"{model}: options: {error}") from None

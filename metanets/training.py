@@ -3,8 +3,6 @@
 Several seeds of a small metanetwork train as one stack, their parameters `(S, ...)`, each on batches of its own.
 """
 
-import contextlib
-import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -114,14 +112,6 @@ class Trainees:
         return state if self.together else [tensor[None] for tensor in state]
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep what tensors give back: to fetch pages anew takes longer than most operations on them."""
-    trim_threshold, mmap_threshold = -1, -3  # of malloc.h; the GNU library alone has them
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(mmap_threshold, 32 << 20)
-        ctypes.CDLL(None).mallopt(trim_threshold, 1 << 30)
-
-
 def build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Construct a module whose start depends on the seed alone."""
     with torch.random.fork_rng(devices=[]):
@@ -158,7 +148,6 @@ def fit(
     head = Head.of(examples.y, share=share)
     if hasattr(networks[0], "fit"):
         return [_fit_itself(*pair, head, examples, validation) for pair in zip(networks, seeds, strict=True)]
-    keep_freed_memory()
     trainees = Trainees(networks)
     rate = settings.learning_rate or float(getattr(networks[0], "learning_rate", 1e-3))
     optimizer = torch.optim.AdamW(trainees.parameters.values(), rate, weight_decay=settings.weight_decay, fused=True)

@@ -11,7 +11,7 @@ from metanets.models import MODELS
 from metanets.settings import Settings
 from zoo.errors import TaskError, nearest
 from zoo.seeds import rng_for
-from zoo.store import Zoo
+from zoo.store.zoo import Zoo
 
 SPACE: dict[str, tuple[float, ...]] = {
     "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
@@ -64,7 +64,7 @@ def search(
     for settings in candidates:
         (metanet,) = train_model(zoo, treatment, model, task=task, settings=settings, device=device)
         index = zoo.index(treatment, "validation")
-        true = zoo.field(treatment, f"metrics/{task}")[index].astype(float)
+        true = zoo.field(treatment, task)[index].astype(float)
         predicted = metanet.predict(zoo.rows(treatment, index)).double().numpy()
         found.append(Trial(settings, *(metric(true, predicted) for metric in (r2, kendall_tau, selection_score))))
         progress(found[-1])

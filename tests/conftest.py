@@ -6,14 +6,19 @@ import torch
 
 from benchmark.cli import main
 from tests.scenarios import SETTINGS, small_recipe
-from zoo.manifest import Manifest, Mode
+from zoo.opening import open_zoo
 from zoo.seeds import rng_for
-from zoo.store import open_zoo, write_constants, write_shard
+from zoo.store.columns import KNOWN
+from zoo.store.manifest import Mode
+from zoo.store.shards import write_constants, write_shard
+from zoo.training.engines import fix_rounding
+from zoo.training.planning import begin
 
 PLANTED = ("standard", "w_asymmetric")
 MODE = Mode(device="cpu", processor="", torch="", data="")
 
 torch.set_num_threads(1)  # tests run side by side
+fix_rounding()  # before anything is computed
 
 
 @pytest.fixture
@@ -45,8 +50,8 @@ def planted_arrays(recipe, treatment):
         "pair": np.array(pairs),
         "split": np.array([recipe.split_of(pair) for pair in pairs]),
         "status": np.full(len(pairs), "trained", dtype="<U8"),
-        "metrics/test_accuracy": accuracy.numpy(),
-        "metrics/test_loss": -accuracy.numpy(),
+        "test_accuracy": accuracy.numpy(),
+        "test_loss": -accuracy.numpy(),
     }
 
 
@@ -61,13 +66,15 @@ def plant_zoo(tmp_path_factory):
             treatments={name: SETTINGS[name] for name in PLANTED},
         )
         folder, files = tmp_path_factory.mktemp("planted"), []
-        for name in PLANTED:
-            arrays = planted_arrays(recipe, name)
+        planted = {name: planted_arrays(recipe, name) for name in PLANTED}
+        for arrays in planted.values():
             change(arrays)
-            files.append(write_shard(folder, name, range(pairs), arrays, MODE))
+        manifest = begin(recipe, [KNOWN[column] for column in planted["standard"]])
+        for name, arrays in planted.items():
+            files.append(write_shard(folder, manifest, name, range(pairs), arrays, MODE))
             if held := recipe.treat(name).held:
                 files.append(write_constants(folder, name, held))
-        Manifest.begin(recipe).model_copy(update={"files": tuple(files)}).write(folder)
+        manifest.model_copy(update={"files": tuple(files)}).write(folder)
         return open_zoo(folder)
 
     return plant

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.architectures import ARCHITECTURES
 from zoo.data import Data
-from zoo.recipe import Recipe
+from zoo.networks.architectures import ARCHITECTURES
+from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
 from zoo.treatments import TREATMENTS, Treated
 

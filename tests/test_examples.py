@@ -18,11 +18,11 @@ import pytest
 import typer
 
 from benchmark.cli import app
-from tests.zoo.hub_server import Repository, serve
-from tests.zoo.test_remote import contents
+from tests.zoo.sharing.hub_server import Repository, serve
+from tests.zoo.sharing.test_hub import contents
 from zoo import Recipe, generate
-from zoo.distribution import Distribution
-from zoo.hub import export_zoo
+from zoo.recipes.distribution import Distribution
+from zoo.sharing.export import export_zoo
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "examples").glob("*.md"))]

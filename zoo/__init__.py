@@ -1,36 +1,39 @@
 """Makes and keeps paired model zoos: a `Recipe` makes a `Zoo`, which gives `Stack`s of networks."""
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Without it MKL's products of odd widths depend, in the last bit, on where in memory a network of a stack lies; it
-# costs no time. MKL reads it at its first product.
-os.environ.setdefault("MKL_CBWR", "AUTO")
-
 if TYPE_CHECKING:
     from zoo.data import Data, load_data
-    from zoo.generation import generate
-    from zoo.parameters import Parameter, ParameterLayout
-    from zoo.recipe import Recipe
-    from zoo.stack import Stack
-    from zoo.store import Zoo, open_zoo
-    from zoo.verification import verify
+    from zoo.errors import AsymZooError
+    from zoo.networks.architectures import Architecture, register
+    from zoo.networks.parameters import Parameter, ParameterLayout
+    from zoo.networks.stack import Stack
+    from zoo.opening import open_zoo
+    from zoo.recipes.recipe import Recipe
+    from zoo.store.zoo import Zoo
+    from zoo.training.generation import generate
+    from zoo.training.verification import verify
 
 _HOMES = {
+    "AsymZooError": "errors",
     "Data": "data",
     "load_data": "data",
-    "generate": "generation",
-    "Parameter": "parameters",
-    "ParameterLayout": "parameters",
-    "Recipe": "recipe",
-    "Stack": "stack",
-    "Zoo": "store",
-    "open_zoo": "store",
-    "verify": "verification",
+    "Architecture": "networks.architectures",
+    "register": "networks.architectures",
+    "Parameter": "networks.parameters",
+    "ParameterLayout": "networks.parameters",
+    "Stack": "networks.stack",
+    "open_zoo": "opening",
+    "Recipe": "recipes.recipe",
+    "Zoo": "store.zoo",
+    "generate": "training.generation",
+    "verify": "training.verification",
 }
 
 __all__ = [
+    "Architecture",
+    "AsymZooError",
     "Data",
     "Parameter",
     "ParameterLayout",
@@ -40,6 +43,7 @@ __all__ = [
     "generate",
     "load_data",
     "open_zoo",
+    "register",
     "verify",
 ]
 
@@ -48,4 +52,6 @@ def __getattr__(name: str) -> Any:
     # Imported when first used: `asymzoo --help` needs no torch.
     if name in _HOMES:
         return getattr(import_module(f"zoo.{_HOMES[name]}"), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("asymzoo")
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -9,13 +9,31 @@ import typer
 app = typer.Typer(help="Make and keep paired model zoos.", no_args_is_help=True)
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the data set's files, where the Hub is out of reach.")]
+
+
+def provide(sources: list[str] | None) -> None:
+    """Import the architectures that `--architecture` names."""
+    if sources:
+        from zoo.networks.architectures import provide as import_architecture
+
+        for source in sources:
+            import_architecture(source)
+
+
+Architecture = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--architecture",
+        help="Code of an architecture of your own, FILE.py:CLASS, or NAME=FILE.py:CLASS; may be given again.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
 def recipes(as_json: Json = False) -> None:
     """List the built-in recipes, with parameter and trainable counts under each treatment."""
-    from zoo.recipe import Recipe, built_in_recipes
+    from zoo.recipes.recipe import Recipe, built_in_recipes
 
     rows = []
     for name in built_in_recipes():
@@ -41,8 +59,12 @@ def recipes(as_json: Json = False) -> None:
 
 def count_parameters(recipe: Any, treatment: str) -> dict[str, int]:
     """Count the parameters of a treatment's networks, and those that train."""
-    treated = recipe.treat(treatment)
-    return {"parameters": treated.layout.size, "trainable": int(treated.trainable.sum())}
+    return _counts(recipe.treat(treatment))
+
+
+def _counts(treated: Any) -> dict[str, int]:
+    trainable = treated.trainable.reshape(-1, treated.layout.size)[0]  # of one network, where each has its own mask
+    return {"parameters": treated.layout.size, "trainable": int(trainable.sum())}
 
 
 @app.command()
@@ -58,10 +80,12 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     data_dir: DataDir = None,
     shard_pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in a file.")] = None,
+    architecture: Architecture = None,
 ) -> None:
     """Train a paired zoo. Interrupted, the same command goes on where it stopped."""
-    from zoo.recipe import Recipe
+    from zoo.recipes.recipe import Recipe
 
+    provide(architecture)
     chosen = Recipe.load(recipe)
     if treatments is not None:
         chosen = chosen.only(treatments.split(","))
@@ -81,7 +105,7 @@ def generate_with_bar(
 
     from tqdm import tqdm
 
-    from zoo.generation import generate
+    from zoo.training.generation import generate
 
     bar = None
 
@@ -103,12 +127,12 @@ def generate_with_bar(
 @app.command()
 def info(folder: Path, as_json: Json = False) -> None:
     """Say what is in a zoo."""
-    from zoo.store import open_zoo
+    from zoo.opening import open_zoo
 
     zoo = open_zoo(folder)
     summary: dict[str, Any] = {
-        "name": zoo.recipe.name,
-        "description": zoo.recipe.description,
+        "name": zoo.name,
+        "description": zoo.manifest.description,
         "digest": zoo.manifest.digest,
         "created": zoo.manifest.created,
         "pairs": len(zoo),
@@ -118,7 +142,7 @@ def info(folder: Path, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
         return
-    typer.echo(f"{summary['name']}: {summary['description']}")
+    typer.echo(": ".join(filter(None, (summary["name"], summary["description"]))))
     typer.echo(
         f"{summary['pairs']} pairs, {summary['bytes'] / 1e6:.1f} MB, digest {summary['digest']}, {summary['created']}"
     )
@@ -131,9 +155,9 @@ def info(folder: Path, as_json: Json = False) -> None:
 def _describe(zoo: Any, treatment: str) -> dict[str, Any]:
     import numpy as np
 
-    accuracy = zoo.field(treatment, "metrics/test_accuracy")
+    accuracy = zoo.field(treatment, "test_accuracy")
     return {
-        **count_parameters(zoo.recipe, treatment),
+        **_counts(zoo.treated(treatment, [0])),
         "diverged": int((zoo.field(treatment, "status") == "diverged").sum()),
         "test_accuracy_quartiles": [round(float(q), 6) for q in np.nanquantile(accuracy, [0, 0.25, 0.5, 0.75, 1])],
     }
@@ -145,12 +169,24 @@ def verify(
     retrain: Annotated[int, typer.Option(min=0, help="Train this many networks again and compare.")] = 0,
     sample: Annotated[int, typer.Option(min=1, help="Networks of each treatment to measure again.")] = 32,
     data_dir: DataDir = None,
+    architecture: Architecture = None,
 ) -> None:
     """Check a zoo's files, measure networks again, and train some again."""
-    from zoo.store import open_zoo
-    from zoo.verification import verify as check
+    from zoo.opening import open_zoo
+    from zoo.training.verification import verify as check
 
+    provide(architecture)
     check(open_zoo(folder), data_dir=data_dir, sample=sample, retrain=retrain, progress=typer.echo)
+
+
+@app.command()
+def reseal(folder: Annotated[Path, typer.Argument(help="Of the zoo whose zoo.json was edited by hand.")]) -> None:
+    """Check an edited zoo.json and rewrite it with a new seal, without which the zoo is not opened."""
+    from zoo.store.manifest import MANIFEST
+    from zoo.store.manifest import reseal as seal
+
+    manifest = seal(folder)
+    typer.echo(f"{folder / MANIFEST}: sealed, recipe digest {manifest.digest}")
 
 
 @app.command()
@@ -161,8 +197,8 @@ def export(
     """Write a zoo as a data set that `datasets.load_dataset` reads."""
     from tqdm import tqdm
 
-    from zoo.hub import export_zoo
-    from zoo.store import open_zoo
+    from zoo.opening import open_zoo
+    from zoo.sharing.export import export_zoo
 
     zoo = open_zoo(folder)
     with tqdm(total=len(zoo) * len(zoo.treatments), unit=" networks", delay=1e-3) as bar:
@@ -179,6 +215,7 @@ def import_(
         float | None, typer.Option(help="paper: the fixed entries of sparse networks are this times normal_mask.")
     ] = None,
     activation: Annotated[str | None, typer.Option(help="unterthiner: of the networks to take, relu or tanh.")] = None,
+    architecture: Architecture = None,
 ) -> None:
     """Make a zoo of what others hold in another form.
 
@@ -190,8 +227,9 @@ def import_(
     from tqdm import tqdm
 
     from zoo.errors import ZooError, nearest
-    from zoo.importers import IMPORTERS
+    from zoo.sharing.importers import IMPORTERS
 
+    provide(architecture)
     if form not in IMPORTERS:
         raise ZooError(f"import: no format {form!r}{nearest(form, IMPORTERS)}; there are {', '.join(IMPORTERS)}")
     options = {"mask_constant": mask_constant, "activation": activation}
@@ -213,7 +251,7 @@ def push(
     """Upload a zoo to the Hugging Face Hub, with HF_TOKEN or as `hf auth login` has it."""
     from tqdm import tqdm
 
-    from zoo.remote import push_zoo
+    from zoo.sharing.hub import push_zoo
 
     with tqdm(unit=" networks", delay=1e-3) as bar:
         address = push_zoo(folder, repository, private=private, revision=revision, progress=bar.update)
@@ -229,7 +267,7 @@ def pull(
     """Download a zoo from the Hugging Face Hub and check it. Interrupted, the same command goes on where it stopped."""
     from tqdm import tqdm
 
-    from zoo.remote import pull_zoo
+    from zoo.sharing.hub import pull_zoo
 
     with tqdm(unit=" networks", delay=1e-3) as bar:
         zoo = pull_zoo(repository, out, revision, progress=bar.update)

@@ -1,6 +1,7 @@
 """The errors a user can mend: each message names the place, the fact and the remedy in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -28,7 +29,26 @@ class TaskError(AsymZooError):
     """A zoo cannot answer the question asked of it."""
 
 
+class ExtraError(AsymZooError):
+    """A package is needed that only an extra installs."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Turn the failure of an import inside the block into one line that names the extra.
+
+    Raises:
+        ExtraError: if a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or name).partition(".")[0]
+        raise ExtraError(f"{package} is not installed; pip install 'asymzoo[{name}]'") from None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean …?)`, or nothing if no known name is near."""
-    matches = get_close_matches(name, list(known), n=1)
+    known = list(known)
+    matches = get_close_matches(name, known, n=1) or [each for each in known if name and each.startswith(name)]
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.data import Data
+from zoo.networks.stack import run_stack
 from zoo.seeds import seed_for
-from zoo.stack import run_stack
-from zoo.training import batches
+from zoo.training.training import batches
 from zoo.treatments import Treated
 
 Loss = Callable[[Float[Tensor, "networks batch outputs"], Int[Tensor, "networks batch"]], Float[Tensor, " networks"]]
@@ -59,7 +59,7 @@ class Energy:
     ) -> Float[Tensor, "networks parameters"]:
         """Estimate each network's gradient by the row from a batch of its own; it is zero at fixed entries."""
         rows = rows.detach().requires_grad_()
-        loss = self.loss(run_stack(self.treated.module, self.treated.layout, rows, x), y)
+        loss = self.loss(run_stack(self.treated.stack(rows), x), y)
         (gradient,) = torch.autograd.grad(loss.sum(), rows)
         prior = self.precision * self.treated.thetas_of(rows.detach())
         return self.treated.thetas(gradient * self.examples + prior)

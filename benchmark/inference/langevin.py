@@ -10,9 +10,10 @@ with `c = exp(-friction h)`. If the posterior is Gaussian, the weights then have
 where the plain steps of SGHMC err by O(h). With gradients of all examples, chains too short are the one cause of error
 left; gradients of minibatches add the variance of their noise.
 
-Source: Chen, Fox, Guestrin 2014, *Stochastic Gradient Hamiltonian Monte Carlo*; the steps Leimkuhler, Matthews 2013,
-*Rational Construction of Stochastic Numerical Methods for Molecular Sampling*; as a measure of the true posterior
-Izmailov, Vikram, Hoffman, Wilson 2021, *What Are Bayesian Neural Network Posteriors Really Like?*
+Source: Chen, Fox, Guestrin 2014, *Stochastic Gradient Hamiltonian Monte Carlo*, https://arxiv.org/abs/1402.4102; the
+steps Leimkuhler, Matthews 2013, *Rational Construction of Stochastic Numerical Methods for Molecular Sampling*,
+https://doi.org/10.1093/amrx/abs010; as a measure of the true posterior Izmailov, Vikram, Hoffman, Wilson 2021, *What
+Are Bayesian Neural Network Posteriors Really Like?*, https://arxiv.org/abs/2104.14421.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from torch import Tensor
 from benchmark.inference.energy import Energy, Loss, Precision, endless_batches, generators_for
 from zoo.data import Data
 from zoo.errors import TaskError
-from zoo.stack import cross_entropy
+from zoo.networks.stack import cross_entropy
 from zoo.treatments import Treated
 
 
@@ -145,8 +146,9 @@ def split_rhat(values: Float[np.ndarray, "chains draws *scalars"]) -> Float[np.n
     The halves of all chains are compared, once by the ranks of the values, once by those of their distances from the
     median, and the worse is returned; NaN for what never changes.
 
-    Source: Gelman, Rubin 1992; Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, *Rank-Normalization, Folding, and
-    Localization*.
+    Source: Gelman, Rubin 1992, *Inference from Iterative Simulation Using Multiple Sequences*,
+    https://doi.org/10.1214/ss/1177011136; Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, *Rank-Normalization,
+    Folding, and Localization: An Improved R-hat for Assessing Convergence of MCMC*, https://arxiv.org/abs/1903.08008.
     """
     half = values.shape[1] // 2
     halves = np.concatenate([values[:, :half], values[:, -half:]])

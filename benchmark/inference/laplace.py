@@ -6,8 +6,11 @@ F is the Fisher information of the train split, the classes summed and not drawn
 generalised Gauss-Newton matrix. Networks drawn from so wide a posterior are worse than the trained one; predictions are
 better made by that one linearised in its weights, `f(x; w*) + J(x) (w - w*)`.
 
-Source: MacKay 1992, *A Practical Bayesian Framework for Backpropagation Networks*; Ritter, Botev, Barber 2018;
-Daxberger et al. 2021, *Laplace Redux*; on linearised predictions Lawrence 2001; Immer, Korzepa, Bauer 2021.
+Source: MacKay 1992, *A Practical Bayesian Framework for Backpropagation Networks*,
+https://doi.org/10.1162/neco.1992.4.3.448; Ritter, Botev, Barber 2018, *A Scalable Laplace Approximation for Neural
+Networks*, https://openreview.net/forum?id=Skdvd2xAZ; Daxberger et al. 2021, *Laplace Redux: Effortless Bayesian Deep
+Learning*, https://arxiv.org/abs/2106.14806; on linearised predictions Immer, Korzepa, Bauer 2021, *Improving
+predictions of Bayesian neural nets via local linearization*, https://arxiv.org/abs/2008.08400.
 """
 
 from collections.abc import Callable, Iterator
@@ -116,7 +119,7 @@ def best_precision(
 
     It solves `precision * |theta|^2 = gamma`, the effective number of parameters `sum_i F_i / (F_i + precision)`.
 
-    Source: MacKay 1992, *Bayesian Interpolation*, by re-estimation.
+    Source: MacKay 1992, *Bayesian Interpolation*, https://doi.org/10.1162/neco.1992.4.3.415, by re-estimation.
     """
     energy = treated.thetas_of(rows).square().sum(1, keepdim=True)
     precision, fisher = torch.ones_like(energy), treated.thetas(fisher)

@@ -6,7 +6,10 @@ For an example `x`, a Gaussian layer of mean M, factors `V_1 … V_r` and diagon
 
 a bias being the weight of an input 1.
 
-Source: Kingma, Salimans, Welling 2015; for factors Tomczak, Swaroop, Turner 2020.
+Source: Kingma, Salimans, Welling 2015, *Variational Dropout and the Local Reparameterization Trick*,
+https://arxiv.org/abs/1506.02557; for factors Tomczak, Swaroop, Turner 2020, *Efficient Low Rank Gaussian Variational
+Inference for Neural Networks*,
+https://proceedings.neurips.cc/paper/2020/hash/310cc7ca5a76a446f85c1a0d641ba96d-Abstract.html.
 """
 
 import copy

@@ -5,8 +5,8 @@ the variance and the last r deviations from the mean as it then was, the columns
 
     q(w) = N(mean, diag(variance) / 2 + D D^T / (2 (r - 1)))
 
-Source: Maddox, Garipov, Izmailov, Vetrov, Wilson 2019, *A Simple Baseline for Bayesian Uncertainty in Deep Learning*.
-As in their code, the network to begin with is none of the iterates.
+Source: Maddox, Garipov, Izmailov, Vetrov, Wilson 2019, *A Simple Baseline for Bayesian Uncertainty in Deep Learning*,
+https://arxiv.org/abs/1902.02476. As in their code, the network to begin with is none of the iterates.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmark.inference.energy import Energy, Loss, Precision, endless_batches
 from zoo.data import Data
 from zoo.errors import TaskError
-from zoo.stack import cross_entropy
+from zoo.networks.stack import cross_entropy
 from zoo.treatments import Treated
 
 

@@ -8,8 +8,11 @@ V of r columns, and maximise the evidence lower bound `E_q log p(D | w) - KL(q |
 `p(w) = N(0, diag(1 / precision))`. Norms are trained as numbers. Rank 0 is the mean field, with trained `s`; else
 `s` is held. Every example meets weights of its own (`benchmark.inference.local`).
 
-Source: Blundell, Cornebise, Kavukcuoglu, Wierstra 2015; Tomczak, Swaroop, Turner 2020, *Efficient Low Rank Gaussian
-Variational Inference for Neural Networks*, with the settings of Lim et al. 2024, Table 2.
+Source: Blundell, Cornebise, Kavukcuoglu, Wierstra 2015, *Weight Uncertainty in Neural Networks*,
+https://arxiv.org/abs/1505.05424; Tomczak, Swaroop, Turner 2020, *Efficient Low Rank Gaussian Variational Inference for
+Neural Networks*, https://proceedings.neurips.cc/paper/2020/hash/310cc7ca5a76a446f85c1a0d641ba96d-Abstract.html; with
+the settings of Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack Thereof*, table 2,
+https://arxiv.org/abs/2405.20231.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +28,9 @@ from torch.func import functional_call, vmap
 
 from benchmark.inference.energy import Loss, endless_batches, generators_for
 from benchmark.inference.local import draw_noise, layers_of, localise, output_shapes
-from metanets.training import keep_freed_memory
 from zoo.data import Data
+from zoo.networks.stack import cross_entropy, one_by_one
 from zoo.seeds import rng_for
-from zoo.stack import cross_entropy, one_by_one
 from zoo.treatments import Treated
 
 Watch = Callable[[int, Callable[[], "Variational"], Float[Tensor, " networks"], Float[Tensor, " networks"]], object]
@@ -135,7 +137,6 @@ def fit(
         watch: told at every step its number, how to get the posteriors, their expected loss on the batch and their
             divergence.
     """
-    keep_freed_memory()
     posterior = _begin(treated, start, settings, random, seed, pairs)
     size = 1 if one_by_one(treated.module, start.device) else len(pairs)
     parts = [slice(k, k + size) for k in range(0, len(pairs), size)]

@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-
+from benchmark.figures import Figure
 from benchmark.findings import Finding
 from benchmark.phenomena import (
     bayesian,
@@ -18,8 +17,9 @@ from benchmark.phenomena import (
     planes,
 )
 from zoo.data import Data
-from zoo.engines import Advance, run_in_processes
-from zoo.store import Zoo
+from zoo.errors import AsymZooError
+from zoo.store.zoo import Zoo
+from zoo.training.engines import Advance, run_in_processes
 
 
 class Phenomenon(NamedTuple):
@@ -53,7 +53,15 @@ class Job:
     data: Data
 
 
-def measure(phenomenon: str, zoo: Zoo, data: Data, *, workers: int = 1, advance: Advance) -> list[Finding]:
+def measure(
+    phenomenon: str,
+    zoo: Zoo,
+    data: Data,
+    *,
+    workers: int = 1,
+    advance: Advance,
+    left_out: Callable[[str, AsymZooError], object] = lambda treatment, error: None,
+) -> list[Finding]:
     """Measure a phenomenon under every treatment of a zoo.
 
     Arguments:
@@ -62,23 +70,35 @@ def measure(phenomenon: str, zoo: Zoo, data: Data, *, workers: int = 1, advance:
         data: that they are measured on.
         workers: processes, of one thread each.
         advance: called with numbers of treatments that have been measured, and with words on how it goes.
+        left_out: called with each treatment that cannot be measured, and why, if others can.
 
     Returns:
         The findings in the order of treatments.
 
     Raises:
-        TaskError: if the zoo has too few networks.
+        TaskError: if no treatment can be measured, as with too few networks.
     """
     jobs = [Job(phenomenon, zoo, treatment, data) for treatment in zoo.treatments]
-    found = [finding for findings in run_in_processes(jobs, _measure, workers, advance) for finding in findings]
+    done = list(run_in_processes(jobs, _measure, workers, advance))
+    errors = {treatment: result for treatment, result in done if isinstance(result, AsymZooError)}
+    if len(errors) == len(jobs):
+        raise errors[zoo.treatments[0]]
+    for treatment in filter(errors.get, zoo.treatments):
+        left_out(treatment, errors[treatment])
+    found = [finding for _, result in done if not isinstance(result, AsymZooError) for finding in result]
     return sorted(found, key=lambda finding: list(zoo.treatments).index(finding.treatment))
 
 
-def _measure(job: Job, advance: Advance) -> Sequence[Finding]:
+def _measure(job: Job, advance: Advance) -> tuple[str, Sequence[Finding] | AsymZooError]:
+    """Return what a treatment is like, or why it cannot be measured."""
+
     def tell(progress: int | str) -> None:
         if isinstance(progress, str):
             advance(f"{job.treatment}: {progress}")
 
-    findings = PHENOMENA[job.phenomenon].measure(job.zoo, job.treatment, job.data, progress=tell)
+    try:
+        findings = PHENOMENA[job.phenomenon].measure(job.zoo, job.treatment, job.data, progress=tell)
+    except AsymZooError as error:
+        return job.treatment, error
     advance(1)
-    return findings
+    return job.treatment, findings

@@ -3,7 +3,8 @@
 Posteriors are trained from the zoo's initial networks, or found around its trained ones, and what they predict is
 measured, next to ensembles of the trained networks.
 
-Source: Lim et al. 2024, Table 2.
+Source: Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack Thereof*, table 2,
+https://arxiv.org/abs/2405.20231.
 """
 
 from collections import defaultdict
@@ -15,14 +16,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmark.figures import panels
+from benchmark.figures import Figure, panels
 from benchmark.inference import langevin, laplace, swag, variational
 from benchmark.inference.local import layers_of
 from benchmark.inference.variational import Variational
-from benchmark.lines import barrier, mean_interval, measure_lines, trained_networks
+from benchmark.lines import barrier, check_shared, measure_lines, trained_networks
 from benchmark.predictive import (
     Posterior,
     Probabilities,
@@ -33,12 +33,11 @@ from benchmark.predictive import (
     predictive_divergence,
     probabilities,
 )
-from metanets.metrics import Estimate
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.seeds import rng_for, seed_for
-from zoo.stack import Stack
-from zoo.store import Zoo
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 from zoo.treatments import Treated
 
 Method = Literal["single", "ensemble", "low_rank", "quiet", "mean_field", "swag", "laplace", "langevin"]
@@ -100,32 +99,39 @@ class Bayesian:
 
 
 def bayesian(
-    zoo: Zoo, treatment: str, data: Data, *, progress: Callable[[int | str], None] = lambda networks: None
+    zoo: Zoo,
+    treatment: str,
+    data: Data,
+    *,
+    seed: int = 0,
+    progress: Callable[[int | str], None] = lambda networks: None,
 ) -> list[Bayesian]:
     """Train posteriors for as many epochs as the zoo's networks, and measure them and those around trained networks.
 
     Arguments:
         zoo, treatment: whose networks; of those that have not diverged the first five, for ensembles up to fifty.
         data: the train split is observed, the test split measures; told from them are the examples `outside`.
+        seed: of the training, and of draws from posteriors.
         progress: called with the number of networks whose posteriors have just been measured, and with the bound while
             they train.
 
     Raises:
         TaskError: if there are fewer than two trained networks, or nothing in them can be made random.
     """
+    check_shared(zoo, treatment, "constants")
     index, treated = trained_networks(zoo, treatment, 2), zoo.treated(treatment)
     if not layers_of(treated):
         raise TaskError(
             f"{zoo.folder}: {treatment} has no linear maps or convolutions to make random; take another zoo"
         )
     some = index[:NETWORKS].tolist()
-    judge = Judge(zoo, treatment, data, some)
+    judge = Judge(zoo, treatment, data, some, seed)
     found = judge.trained_networks(index[:ENSEMBLED])
     for method, (settings, random) in _choices(zoo, treatment, data).items():
         found.append(train_posteriors(judge, method, settings, random, progress))
         progress(len(some))
     if treated.layout.size < AROUND:  # one gradient of each example has to fit, and chains are long
-        rows, around = zoo.rows(treatment, some), {"precision": PRECISION, "seed": 0, "pairs": some}
+        rows, around = zoo.rows(treatment, some), {"precision": PRECISION, "seed": seed, "pairs": some}
         posterior = swag.swag(treated, rows, data, swag.Settings(), **around)
         found.append(judge("swag", posterior, posterior.mean))
         mode = laplace.laplace(treated, rows, data)
@@ -162,13 +168,14 @@ def draw(findings: Sequence[Bayesian]) -> Figure:
 def _choices(zoo: Zoo, treatment: str, data: Data) -> dict[Method, Choice]:
     """Return how variational posteriors are trained, and which of their weights are random if not all that train."""
     steps_per_epoch = len(data.train_y) // min(variational.Settings.batch_size, len(data.train_y))
-    steps = steps_per_epoch * int(zoo.field(treatment, "hyperparameters/epochs").max())
+    steps = steps_per_epoch * int(zoo.field(treatment, "epochs").max())
     low_rank, mean_field = (variational.Settings(rank=rank, steps=steps) for rank in (4, 0))
     choices: dict[Method, Choice] = {"low_rank": (low_rank, None), "mean_field": (mean_field, None)}
     own = zoo.treated(treatment)
-    other = zoo.treated("w_asymmetric") if "w_asymmetric" in zoo.treatments else own
-    if bool(own.trainable.all()) and not bool(other.trainable.all()) and other.layout == own.layout:
-        choices["quiet"] = (low_rank, other.trainable)
+    others = (other for other in map(zoo.treated, zoo.treatments) if other.layout == own.layout)
+    fixing = next((other for other in others if not bool(other.trainable.all())), None)
+    if fixing is not None and bool(own.trainable.all()):
+        choices["quiet"] = (low_rank, fixing.trainable)
     return choices
 
 
@@ -201,15 +208,16 @@ def train_posteriors(
             for name in ("loss", "accuracy"):
                 tests[f"test_{name}"].append(measure(p, judge.labels)[name])
 
+    seed, pairs = judge.seed, judge.networks
     posterior = variational.fit(
-        judge.treated, judge.start, judge.data, settings, seed=0, pairs=judge.networks, random=random, watch=watch
+        judge.treated, judge.start, judge.data, settings, seed=seed, pairs=pairs, random=random, watch=watch
     )
     expected, divergence = torch.stack(seen, 1).numpy()  # (steps, K) each
     needed = steps_needed(expected, divergence, every)
     whole = settings.steps // every * every
     curves = {name: np.stack(values, 1) for name, values in tests.items()}
     for name, values in {"expected_loss": expected, "divergence": divergence}.items():
-        curves[name] = values[:whole].reshape(-1, every, len(judge.networks)).mean(1).T
+        curves[name] = values[:whole].reshape(-1, every, len(pairs)).mean(1).T
     curves["bound"] = -curves["expected_loss"] - curves["divergence"]
     return replace(
         judge(method, posterior, posterior.rows),
@@ -242,12 +250,14 @@ class Judge:
         zoo, treatment: whose networks.
         data: whose test split measures.
         networks: the pairs that posteriors start from.
+        seed: of draws, and of the order of permuted pixels.
     """
 
     zoo: Zoo
     treatment: str
     data: Data
     networks: list[int]
+    seed: int = 0
 
     @property
     def treated(self) -> Treated:
@@ -265,7 +275,7 @@ class Judge:
         x = self.data.test_x[:EXAMPLES]
         if self.data.outside is not None:
             return x, self.data.outside[:EXAMPLES]
-        order = torch.from_numpy(rng_for(0, "permuted pixels").permutation(x[0].numel()))
+        order = torch.from_numpy(rng_for(self.seed, "permuted pixels").permutation(x[0].numel()))
         return x, x.flatten(1)[:, order].view_as(x)
 
     @property
@@ -275,7 +285,7 @@ class Judge:
 
     def generator(self) -> torch.Generator:
         """Return the generator of draws, always from its beginning."""
-        return torch.Generator().manual_seed(seed_for(0, "posterior"))
+        return torch.Generator().manual_seed(seed_for(self.seed, "posterior"))
 
     def predicted(self, posterior: Posterior) -> tuple[Probabilities, Probabilities]:
         """Return what posteriors predict of the test examples, and of the others."""
@@ -285,7 +295,7 @@ class Judge:
     def __call__(self, method: Method, posterior: Posterior, means: Float[Tensor, "networks parameters"]) -> Bayesian:
         """Measure what posteriors predict, and how far from one another they are."""
         inside, outside = self.predicted(posterior)
-        a, b = (Stack(rows, self.treated.module, self.treated.layout) for rows in (means[:-1], means[1:]))
+        a, b = (self.treated.stack(rows) for rows in (means[:-1], means[1:]))
         curves = measure_lines(a, b, self.data, POINTS, splits=["test"])["test_loss"]
         apart = {"barrier": barrier(curves), "predictive_divergence": predictive_divergence(inside[:-1], inside[1:])}
         return self.finding(method, inside, outside, apart)
@@ -293,7 +303,7 @@ class Judge:
     def chains(self, posterior: langevin.Langevin) -> Bayesian:
         """Measure what chains predict, and whether they have mixed."""
         inside, outside = self.predicted(posterior)
-        each = [Stack(rows, self.treated.module, self.treated.layout) for rows in posterior.kept]
+        each = [self.treated.stack(rows) for rows in posterior.kept]
         logarithms = torch.stack([stack.logits(self.inputs[0]).log_softmax(-1) for stack in each])  # (K, draws, N, C)
         of_label = logarithms.gather(-1, self.labels.expand(*logarithms.shape[:2], -1)[..., None]).squeeze(-1)
         apart = {

@@ -2,7 +2,10 @@
 
 All is over trainable entries, for many networks at once, by products of the Hessian with vectors.
 
-Source: Lanczos 1950; Hutchinson 1990; for networks Ghorbani, Krishnan, Xiao 2019.
+Source: Lanczos 1950, *An iteration method for the solution of the eigenvalue problem of linear differential and
+integral operators*, https://doi.org/10.6028/jres.045.026; Hutchinson 1990, *A stochastic estimator of the trace of the
+influence matrix for Laplacian smoothing splines*, https://doi.org/10.1080/03610919008812866; Ghorbani, Krishnan, Xiao
+2019, *An Investigation into Neural Net Optimization via Hessian Eigenvalue Density*, https://arxiv.org/abs/1901.10159.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,16 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmark.figures import panels
-from benchmark.lines import mean_interval, trained_networks
-from metanets.metrics import Estimate
+from benchmark.figures import Figure, panels
+from benchmark.lines import trained_networks
 from zoo.data import Data
+from zoo.networks.stack import Stack, cross_entropy, run_stack, stack_size
 from zoo.seeds import rng_for
-from zoo.stack import Stack, cross_entropy, run_stack, stack_size
-from zoo.store import Zoo
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 
 NETWORKS = 64
 EXAMPLES = 2048  # of the train split
@@ -31,6 +33,7 @@ LARGEST = 5
 
 Vectors = Float[Tensor, "networks parameters"]
 Product = Callable[[Vectors], Vectors]
+Trainable = Bool[Tensor, "*networks parameters"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def curvature(
     data: Data,
     *,
     networks: int = NETWORKS,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda networks: None,
 ) -> list[Curvature]:
     """Measure the Hessian of trained networks.
@@ -74,24 +78,26 @@ def curvature(
         zoo, treatment: whose networks; those that diverged are left out.
         data: the first 2,048 examples of the train split are those of the loss.
         networks: the first so many.
+        seed: of the vectors that probe the Hessian.
         progress: called with the number of networks just done.
 
     Raises:
         TaskError: if there are fewer than two trained networks.
     """
     index = trained_networks(zoo, treatment, 2)[:networks]
-    treated, rng = zoo.treated(treatment), rng_for(0, "curvature")
+    treated, rng = zoo.treated(treatment, index), rng_for(seed, "curvature")
     x, y = data.train_x[:EXAMPLES], data.train_y[:EXAMPLES]
-    portion = max(1, stack_size(treated.module, treated.layout, "cpu") // 4)  # the way back twice takes more room
+    # The double backward pass takes more room.
+    portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // 4)
     eigenvalues, traces, errors = [], [], []
     for some in np.split(index, range(portion, len(index), portion)):
-        stack = zoo.stack(treatment, some)
+        stack, trainable = zoo.stack(treatment, some), zoo.treated(treatment, some).trainable
 
-        def product(v: Vectors, stack: Stack = stack) -> Vectors:
-            return hessian_product(stack, treated.trainable, x, y, v)
+        def product(v: Vectors, stack: Stack = stack, trainable: Trainable = trainable) -> Vectors:
+            return hessian_product(stack, trainable, x, y, v)
 
-        eigenvalues.append(largest_eigenvalues(product, _draw(stack, treated.trainable, rng)))
-        samples = torch.stack([_probe(product, stack, treated.trainable, rng) for _ in range(PROBES)], 1)
+        eigenvalues.append(largest_eigenvalues(product, _draw(stack, trainable, rng)))
+        samples = torch.stack([_probe(product, stack, trainable, rng) for _ in range(PROBES)], 1)
         traces.append(samples.mean(1))
         errors.append(samples.std(1) / PROBES**0.5)
         progress(len(some))
@@ -126,7 +132,7 @@ def draw(findings: Sequence[Curvature]) -> Figure:
 
 def hessian_product(
     stack: Stack,
-    trainable: Bool[Tensor, " parameters"],
+    trainable: Trainable,
     x: Float[Tensor, "examples ..."],
     y: Int[Tensor, " examples"],
     v: Vectors,
@@ -135,7 +141,7 @@ def hessian_product(
     rows = stack.rows.detach().requires_grad_()
     total = torch.zeros_like(rows)
     for images, labels in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True):
-        logits = run_stack(stack.module, stack.layout, rows, images.expand(len(rows), *images.shape))
+        logits = run_stack(stack.with_rows(rows), images.expand(len(rows), *images.shape))
         loss = cross_entropy(logits, labels.expand(len(rows), -1)) * (len(labels) / len(y))
         (gradient,) = torch.autograd.grad(loss.sum(), rows, create_graph=True)
         total += torch.autograd.grad((gradient * v).sum(), rows)[0]
@@ -174,14 +180,14 @@ def largest_eigenvalues(
     return torch.linalg.eigvalsh(tridiagonal + off + off.mT).flip(1)[:, :largest]
 
 
-def _draw(stack: Stack, trainable: Bool[Tensor, " parameters"], rng: np.random.Generator) -> Vectors:
+def _draw(stack: Stack, trainable: Trainable, rng: np.random.Generator) -> Vectors:
     """Draw a direction for each network."""
     return torch.from_numpy(rng.standard_normal(stack.rows.shape)).to(stack.rows) * trainable
 
 
 def _probe(
-    product: Product, stack: Stack, trainable: Bool[Tensor, " parameters"], rng: np.random.Generator
+    product: Product, stack: Stack, trainable: Trainable, rng: np.random.Generator
 ) -> Float[Tensor, " networks"]:
-    """Return one estimate of each trace: `v H v` with random signs for `v` (Hutchinson 1990)."""
+    """Return one estimate of each trace: `v H v` with random signs for `v`."""
     v = torch.from_numpy(rng.choice([-1.0, 1.0], stack.rows.shape)).to(stack.rows) * trainable
     return (v * product(v)).sum(1)

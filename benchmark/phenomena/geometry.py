@@ -1,6 +1,7 @@
 """Where the networks of a zoo lie: how far apart, in how many directions, before and after their units are aligned.
 
-Source: for the number of dimensions, the participation ratio of the spectrum, as in Gao et al. 2017.
+Source: Gao et al. 2017, *A theory of multineuronal dimensionality, dynamics and measurement*,
+https://doi.org/10.1101/214262, for the number of dimensions, the participation ratio of the spectrum.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmark.alignment import is_permutable, permute, weight_matching
-from benchmark.figures import panels
-from benchmark.lines import mean_interval, trained_networks
-from metanets.metrics import Estimate
+from benchmark.figures import Figure, panels
+from benchmark.lines import mean_distances, trained_networks
 from zoo.data import Data
 from zoo.seeds import rng_for
-from zoo.store import Zoo
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 
 NETWORKS = 64
 SHARES = (0.5, 0.9, 0.99)  # of the variance
@@ -63,6 +63,7 @@ def geometry(
     data: Data,
     *,
     networks: int = NETWORKS,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda networks: None,
 ) -> list[Geometry]:
     """Measure networks as they are and, where permuting keeps what they compute, aligned to the first.
@@ -71,6 +72,7 @@ def geometry(
         zoo, treatment: whose networks; those that diverged are left out.
         data: on which aligned networks are checked.
         networks: the first so many.
+        seed: of the turns of weight matching.
         progress: called with the number of networks just done.
 
     Raises:
@@ -80,7 +82,7 @@ def geometry(
     treated, stack = zoo.treated(treatment), zoo.stack(treatment, index)
     stacks = {False: stack}
     if is_permutable(stack, data.train_x):
-        found = weight_matching(stack.layout, stack.rows, stack.rows[:1], rng_for(0, "alignment"))
+        found = weight_matching(stack.layout, stack.rows, stack.rows[:1], rng_for(seed, "alignment"))
         stacks[True] = permute(stack, found, data.train_x)
     findings = []
     for aligned, some in stacks.items():
@@ -93,10 +95,7 @@ def geometry(
                 treatment=treatment,
                 aligned=aligned,
                 networks=index.tolist(),
-                distance={
-                    "whole": mean_interval(distance),
-                    "per_parameter": mean_interval(distance / rows.shape[1] ** 0.5),
-                },
+                distance=mean_distances(distance, rows.shape[1]),
                 cosine=mean_interval(mean_to_others(directions @ directions.T)),
                 spectrum=spectrum,
                 dimension=float(1 / np.square(spectrum).sum()),

@@ -1,6 +1,8 @@
 """Merging: one network from several, by the mean of their weights, with and without their units in one order.
 
-Source: Wortsman et al. 2022, *Model soups*; Ainsworth et al. 2023, `MergeMany`.
+Source: Wortsman et al. 2022, *Model soups: averaging weights of multiple fine-tuned models improves accuracy without
+increasing inference time*, https://arxiv.org/abs/2203.05482; Ainsworth, Hayase, Srinivasa 2023, *Git Re-Basin: Merging
+Models modulo Permutation Symmetries*, algorithm 3, https://arxiv.org/abs/2209.04836.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,18 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmark.alignment import is_permutable, merge_many, permute
-from benchmark.figures import panels
-from benchmark.lines import good_networks, mean_interval
+from benchmark.figures import Figure, panels
+from benchmark.lines import good_networks
 from benchmark.predictive import measure, probabilities
-from metanets.metrics import Estimate
 from zoo.data import Data
+from zoo.networks.stack import Stack, stack_size
 from zoo.seeds import rng_for
-from zoo.stack import Stack, stack_size
-from zoo.store import Zoo
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 
 SIZES = (2, 4, 8, 16)
 
@@ -59,6 +60,7 @@ def merging(
     data: Data,
     *,
     sizes: Sequence[int] = SIZES,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda networks: None,
 ) -> list[Merging]:
     """Merge networks in groups of each size, every network in one group.
@@ -67,6 +69,7 @@ def merging(
         zoo, treatment: whose networks: replicas all, of varied networks the good half, see `good_networks`.
         data: the train split decides in a greedy soup, the test split measures.
         sizes: of groups; those of which there are fewer than two are left out.
+        seed: of the turns in which units are brought into one order.
         progress: called with the number of networks just merged.
 
     Raises:
@@ -78,10 +81,10 @@ def merging(
     alignable = is_permutable(zoo.stack(treatment, index[:2]), data.train_x)
     for size in possible:
         groups = index[: len(index) // size * size].reshape(-1, size)
-        portion = max(1, stack_size(treated.module, treated.layout, "cpu") // size)
+        portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // size)
         parts = []
         for some in np.split(groups, range(portion, len(groups), portion)):
-            parts.append(_measure_groups(zoo.stack(treatment, some.flatten()), size, data, alignable))
+            parts.append(_measure_groups(zoo.stack(treatment, some.flatten()), size, data, seed if alignable else None))
             progress(some.size)
         ways = {
             way: {name: mean_interval(np.concatenate([part[way][name] for part in parts])) for name in parts[0][way]}
@@ -110,13 +113,13 @@ def draw(findings: Sequence[Merging]) -> Figure:
 
 @torch.no_grad()
 def _measure_groups(
-    stack: Stack, size: int, data: Data, alignable: bool
+    stack: Stack, size: int, data: Data, seed: int | None
 ) -> dict[str, dict[str, Float[np.ndarray, " groups"]]]:
-    """Return the measures of each way, for each group of consecutive networks."""
+    """Return the measures of each way, for each group of consecutive networks; aligned ones only with a seed."""
     train_loss = stack.evaluate(data.train_x, data.train_y).loss.view(-1, size)
     merged = {"mean": mean_of(stack, size), "greedy_soup": greedy_soup(stack, size, train_loss, data)}
-    if alignable:
-        merged["aligned_mean"] = mean_of(in_one_order(stack, size, data.train_x), size)
+    if seed is not None:
+        merged["aligned_mean"] = mean_of(in_one_order(stack, size, data.train_x, seed), size)
     own = probabilities(stack, data.test_x).unflatten(0, (-1, size))  # (groups, size, examples, classes)
     predicted = {way: probabilities(network, data.test_x) for way, network in merged.items()}
     predicted["best"] = own[torch.arange(len(own)), train_loss.argmin(1)]
@@ -128,29 +131,30 @@ def _measure_groups(
 
 def mean_of(stack: Stack, size: int) -> Stack:
     """Return the mean of each `size` consecutive networks."""
-    return Stack(stack.rows.unflatten(0, (-1, size)).mean(1), stack.module, stack.layout)
+    return stack.with_rows(stack.rows.unflatten(0, (-1, size)).mean(1))
 
 
-def in_one_order(stack: Stack, size: int, x: Float[Tensor, "examples ..."]) -> Stack:
+def in_one_order(stack: Stack, size: int, x: Float[Tensor, "examples ..."], seed: int = 0) -> Stack:
     """Return the networks with the units of each `size` consecutive ones in one order."""
     parts = []
     for number, rows in enumerate(stack.rows.split(size)):
-        some = Stack(rows, stack.module, stack.layout)
-        parts.append(permute(some, merge_many(stack.layout, rows, rng_for(0, "alignment", number)), x).rows)
-    return Stack(torch.cat(parts), stack.module, stack.layout)
+        some = stack.with_rows(rows)
+        parts.append(permute(some, merge_many(stack.layout, rows, rng_for(seed, "alignment", number)), x).rows)
+    return stack.with_rows(torch.cat(parts))
 
 
 def greedy_soup(stack: Stack, size: int, train_loss: Float[Tensor, "groups size"], data: Data) -> Stack:
     """Return for each group the mean of its best network and all that do not raise its train loss, in turn.
 
-    Source: Wortsman et al. 2022, recipe 1, with the train split in the place of one held out.
+    Source: Wortsman et al. 2022, *Model soups*, recipe 1, https://arxiv.org/abs/2203.05482, with the train split in the
+    place of one held out.
     """
     rows = stack.rows.unflatten(0, (-1, size))  # (groups, size, P)
     order, every = train_loss.argsort(1), torch.arange(len(rows))
     soup, loss, count = rows[every, order[:, 0]].clone(), train_loss.amin(1), torch.ones(len(rows), 1)
     for k in range(1, size):
         larger = soup + (rows[every, order[:, k]] - soup) / (count + 1)
-        now = Stack(larger, stack.module, stack.layout).evaluate(data.train_x, data.train_y).loss
+        now = stack.with_rows(larger).evaluate(data.train_x, data.train_y).loss
         taken = now <= loss
         soup[taken], loss[taken], count[taken] = larger[taken], now[taken], count[taken] + 1
-    return Stack(soup, stack.module, stack.layout)
+    return stack.with_rows(soup)

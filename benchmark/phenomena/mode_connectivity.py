@@ -1,7 +1,9 @@
 """Linear mode connectivity: is the loss low all the way between two trained networks?
 
-Source: Frankle, Dziugaite, Roy, Carbin 2020; Lim et al. 2024, Table 1. With units aligned: Ainsworth et al. 2023; with
-norms set: Jordan et al. 2023.
+Source: Frankle, Dziugaite, Roy, Carbin 2020, *Linear Mode Connectivity and the Lottery Ticket Hypothesis*,
+https://arxiv.org/abs/1912.05671; Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack
+Thereof*, table 1, https://arxiv.org/abs/2405.20231. With units aligned and with norms set: see `benchmark.alignment`
+and `benchmark.repair`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,17 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from benchmark.alignment import activation_matching, is_permutable, permute, weight_matching
-from benchmark.figures import panels
-from benchmark.lines import Curves, as_loss, barrier, excess, good_networks, mean_interval, measure_lines
+from benchmark.figures import Figure, panels
+from benchmark.lines import Curves, as_loss, barrier, excess, good_networks, mean_distances, measure_lines
 from benchmark.repair import norms_of, repair
-from metanets.metrics import Estimate
 from zoo.data import Data
+from zoo.networks.stack import Stack, stack_size
 from zoo.seeds import rng_for
-from zoo.stack import Stack, stack_size
-from zoo.store import Zoo
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 
 Variant = Literal["naive", "weights", "activations", "repaired"]
 VARIANTS: tuple[Variant, ...] = ("naive", "weights", "activations", "repaired")
@@ -69,6 +70,7 @@ def mode_connectivity(
     variant: Variant = "naive",
     most: int = COUPLES,
     points: int = POINTS,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda couples: None,
 ) -> ModeConnectivity:
     """Measure the lines between networks: the first and the second, the third and the fourth, and so on.
@@ -79,6 +81,7 @@ def mode_connectivity(
         variant: what is done to the second network of each couple and on the way, see `ModeConnectivity`.
         most: couples, the first.
         points: on a line, both ends included; odd, so that the middle is one.
+        seed: of the starts of weight matching.
         progress: called with the number of couples just done.
 
     Raises:
@@ -87,20 +90,18 @@ def mode_connectivity(
     """
     index = good_networks(zoo, treatment, 4)
     couples = index[: len(index) // 2 * 2].reshape(-1, 2)[:most]
-    treated = zoo.treated(treatment)
-    x = data.train_x[:EXAMPLES]
+    treated, x = zoo.treated(treatment), data.train_x[:EXAMPLES]
     parts: list[dict[str, Curves]] = []
     distances = []
-    portion = max(1, stack_size(treated.module, treated.layout, "cpu") // points)
+    portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // points)
     for some in np.split(couples, range(portion, len(couples), portion)):
         a, b = (zoo.stack(treatment, some[:, end]) for end in (0, 1))
-        b = _matched(b, a, x, variant)
+        b = _matched(b, a, x, variant, seed)
         change = partial(repair, x=x) if variant == "repaired" else None
         parts.append(measure_lines(a, b, data, points, change=change))
         distances.append((b.rows - a.rows).norm(dim=1))
         progress(len(some))
     curves = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    distance = torch.cat(distances).numpy()
     return ModeConnectivity(
         treatment=treatment,
         variant=variant,
@@ -108,10 +109,7 @@ def mode_connectivity(
         curves=curves,
         barriers={name: mean_interval(barrier(as_loss(name, c))) for name, c in curves.items()},
         midpoints={name: mean_interval(excess(as_loss(name, c))[:, points // 2]) for name, c in curves.items()},
-        distance={
-            "whole": mean_interval(distance),
-            "per_parameter": mean_interval(distance / float(treated.trainable.sum()) ** 0.5),
-        },
+        distance=mean_distances(torch.cat(distances).numpy(), int(treated.trainable.sum())),
         zoo=zoo.origin,
     )
 
@@ -146,11 +144,11 @@ def _possible(zoo: Zoo, treatment: str, data: Data) -> Sequence[Variant]:
     return VARIANTS if norms_of(stack.module) else VARIANTS[:3]
 
 
-def _matched(stack: Stack, targets: Stack, x: torch.Tensor, variant: Variant) -> Stack:
+def _matched(stack: Stack, targets: Stack, x: torch.Tensor, variant: Variant, seed: int) -> Stack:
     """Return the networks with their units in the order of the variant."""
     if variant == "naive":
         return stack
     if variant == "activations":
         return permute(stack, activation_matching(stack, targets, x), x)
-    rng = rng_for(0, "alignment")
+    rng = rng_for(seed, "alignment")
     return permute(stack, weight_matching(stack.layout, stack.rows, targets.rows, rng, restarts=RESTARTS), x)

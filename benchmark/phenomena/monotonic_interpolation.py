@@ -1,6 +1,9 @@
 """Monotonic linear interpolation: does the loss fall all the way on the line from a network's start to its end?
 
-Source: Goodfellow, Vinyals, Saxe 2015; Lucas et al. 2021; Lim et al. 2024, Table 4.
+Source: Goodfellow, Vinyals, Saxe 2015, *Qualitatively characterizing neural network optimization problems*,
+https://arxiv.org/abs/1412.6544; Lucas et al. 2021, *Analyzing Monotonic Linear Interpolation in Neural Network Loss
+Landscapes*, https://arxiv.org/abs/2104.11044; Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or
+Lack Thereof*, table 4, https://arxiv.org/abs/2405.20231.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
-from benchmark.figures import panels
-from benchmark.lines import Curves, excess, mean_interval, measure_lines, trained_networks
-from metanets.metrics import Estimate, kendall_tau
+from benchmark.figures import Figure, panels
+from benchmark.lines import Curves, excess, measure_lines, trained_networks
+from metanets.metrics import kendall_tau
 from zoo.data import Data
-from zoo.stack import stack_size
-from zoo.store import Zoo
+from zoo.networks.stack import stack_size
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 
 POINTS = 25
 
@@ -96,8 +99,8 @@ def monotonic_interpolation(
         TaskError: if there are fewer than two trained networks.
     """
     index = trained_networks(zoo, treatment, 2)
-    treated = zoo.treated(treatment)
-    portion = max(1, stack_size(treated.module, treated.layout, "cpu") // points)
+    treated = zoo.treated(treatment, index)
+    portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // points)
     parts = []
     for some in np.split(index, range(portion, len(index), portion)):
         start, end = (zoo.stack(treatment, some, initial=initial) for initial in (True, False))
@@ -105,7 +108,7 @@ def monotonic_interpolation(
         progress(len(some))
     curves = np.concatenate(parts).astype(float)
     measured = {name: measure(curves) for name, measure in MEASURES.items()}
-    drawn = {name: values[index] for name, values in zoo.group(treatment, "hyperparameters").items()}
+    drawn = {name: values[index].astype(float) for name, values in zoo.group(treatment, "hyperparameter").items()}
     return [
         MonotonicInterpolation(
             treatment=treatment,

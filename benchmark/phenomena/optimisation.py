@@ -1,7 +1,10 @@
 """How fast networks learn, and how much of it holds on new examples.
 
 How many epochs it takes to reach an accuracy is known only of those that reach it; the others, whose training ended or
-diverged before, count as not having reached it until then (Kaplan and Meier 1958).
+diverged before, count as not having reached it until then.
+
+Source: Kaplan, Meier 1958, *Nonparametric Estimation from Incomplete Observations*,
+https://doi.org/10.1080/01621459.1958.10501452.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from scipy.stats import CensoredData, ecdf
 
-from benchmark.figures import panels
-from benchmark.lines import mean_interval, trained_networks
-from metanets.metrics import Estimate
+from benchmark.figures import Figure, panels
+from benchmark.lines import trained_networks
 from zoo.data import Data
-from zoo.store import Zoo
+from zoo.statistics import Estimate, mean_interval
+from zoo.store.zoo import Zoo
 
 GOALS = (0.5, 0.7, 0.9, 0.95)  # train accuracies
 
@@ -81,8 +83,8 @@ def optimisation(
         TaskError: if there are fewer than two trained networks.
     """
     index = trained_networks(zoo, treatment, 2)
-    curves = zoo.field(treatment, "curves/train_accuracy")
-    metrics = {name: values[index] for name, values in zoo.group(treatment, "metrics").items()}
+    curves = zoo.field(treatment, "curve_train_accuracy")
+    metrics = {name: values[index] for name, values in zoo.group(treatment, "metric").items()}
     gaps = {
         "accuracy_gap": metrics["train_accuracy"] - metrics["test_accuracy"],
         "loss_gap": metrics["test_loss"] - metrics["train_loss"],

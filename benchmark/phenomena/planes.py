@@ -1,7 +1,7 @@
 """The loss on the plane through three networks.
 
 Source: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson 2018, *Loss Surfaces, Mode Connectivity, and Fast Ensembling of
-DNNs*, appendix A.3.
+DNNs*, appendix A.3, https://arxiv.org/abs/1802.10026.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmark.figures import panels
+from benchmark.figures import Figure, panels
 from benchmark.lines import good_networks
 from zoo.data import Data
-from zoo.stack import Stack
-from zoo.store import Zoo
+from zoo.store.zoo import Zoo
 
 POINTS = 21  # along each side
 MARGIN = 0.25  # of the triangle's extent, on each side
@@ -79,7 +77,7 @@ def planes(
     x, y = (torch.linspace(float(a), float(b), points) for a, b in zip(low - margin, high + margin, strict=True))
     places = torch.cartesian_prod(y, x).flip(1)  # (points^2, 2), x fastest
     rows = stack.rows[0] + places @ axes
-    measured = Stack(rows, stack.module, stack.layout).evaluate(data.test_x, data.test_y)
+    measured = stack.with_rows(rows).evaluate(data.test_x, data.test_y)
     loss, accuracy = (values.view(points, points).numpy() for values in (measured.loss, measured.accuracy))
     progress(3)
     return [Plane(treatment, index.tolist(), corners.numpy(), x.numpy(), y.numpy(), loss, accuracy, zoo.origin)]

@@ -1,6 +1,8 @@
 """A network as a set of numbers, of each of which only the tensor that it stands in is known.
 
-Source: Zaheer et al. 2017, *Deep Sets*; as a metanetwork, with 64 hidden units, in Lim et al. 2024, section 5.3.
+Source: Zaheer et al. 2017, *Deep Sets*, https://arxiv.org/abs/1703.06114; as a metanetwork, with 64 hidden units, Lim
+et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack Thereof*, section 5.3,
+https://arxiv.org/abs/2405.20231.
 """
 
 import torch

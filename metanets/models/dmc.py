@@ -1,7 +1,8 @@
 """Convolutions along a row, which know the order of its entries and no symmetry.
 
-Source: DMC of Eilertsen et al. 2020, *Classifying the classifier: dissecting the weight space of neural networks*; here
-with the strides, the 64 channels and the ten convolutions of Lim et al. 2024, section 5.3.
+Source: Eilertsen et al. 2020, *Classifying the classifier: dissecting the weight space of neural networks*, DMC,
+https://arxiv.org/abs/2002.05688; here with the strides, the 64 channels and the ten convolutions of Lim et al. 2024,
+*The Empirical Impact of Neural Parameter Symmetries, or Lack Thereof*, section 5.3, https://arxiv.org/abs/2405.20231.
 """
 
 from jaxtyping import Float

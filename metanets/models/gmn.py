@@ -1,7 +1,8 @@
 """Message passing on the parameter graph, with edges that are updated, too.
 
-Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*, section 2.3, and NG-GNN of
-Kofinas et al. 2024.
+Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*, section 2.3,
+https://arxiv.org/abs/2312.04501; Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations
+of Neural Networks*, NG-GNN, https://arxiv.org/abs/2403.12143.
 """
 
 import torch

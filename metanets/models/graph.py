@@ -24,8 +24,10 @@ class GraphMetanetwork(Metanetwork):
     Node states are `(nodes, N, hidden)` and edge states `(E, N, hidden)`, or `(nodes, hidden)` and `(E, hidden)` for
     a disjoint union; all acts on the last dimension, so nothing else need know. Inputs and classes have states of
     their own to begin with, hidden units of a layer all the same. Read off are the edges of each tensor as encoded, and
-    the nodes of each axis as updated in the end (Xu et al. 2018, *Representation Learning on Graphs with Jumping
-    Knowledge Networks*).
+    the nodes of each axis as updated in the end.
+
+    Source: Xu et al. 2018, *Representation Learning on Graphs with Jumping Knowledge Networks*,
+    https://arxiv.org/abs/1806.03536, for what is read off.
 
     Arguments:
         reader: of networks whose graph is shared; those of a disjoint union have as many inputs, classes and kernel

@@ -1,6 +1,7 @@
 """A multilayer perceptron on rows, which knows nothing of symmetry.
 
-Source: Lim et al. 2024, section 5.3.
+Source: Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack Thereof*, section 5.3,
+https://arxiv.org/abs/2405.20231.
 """
 
 from jaxtyping import Float

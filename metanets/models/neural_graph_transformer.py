@@ -1,9 +1,11 @@
 """Attention on the parameter graph: what a unit takes from its weights depends on them and on both their ends.
 
-Source: NG-T of Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations of Neural
-Networks*, after the relational transformer of Diao, Loynd 2023, *Relational Attention: Generalizing Transformers for
-Graph-Structured Tasks*. Here one projection of an edge modulates keys and values alike, queries are the node's alone,
-and half of the heads look at incoming edges, half at outgoing ones.
+Source: Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations of Neural Networks*, NG-T,
+https://arxiv.org/abs/2403.12143, after the relational transformer of Diao, Loynd 2023, *Relational Attention:
+Generalizing Transformers for Graph-Structured Tasks*, https://arxiv.org/abs/2210.05062.
+
+Here one projection of an edge modulates keys and values alike, queries are the node's alone, and half of the heads look
+at incoming edges, half at outgoing ones.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Neural functionals: linear maps of weights that commute with permutations of units, with ReLU between them.
 
-Source: Zhou et al. 2023, *Permutation Equivariant Neural Functionals*; derived from the axes of any layout as in Zhou
-et al. 2024, *Universal Neural Functionals*.
+Source: Zhou et al. 2023, *Permutation Equivariant Neural Functionals*, https://arxiv.org/abs/2302.14040; derived from
+the axes of any layout as in Zhou et al. 2024, *Universal Neural Functionals*, https://arxiv.org/abs/2402.05232.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from torch_geometric.nn import MLP, PositionalEncoding
 from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
 from zoo.errors import TaskError
-from zoo.parameters import IDENTIFIED, ParameterLayout
+from zoo.networks.parameters import IDENTIFIED, ParameterLayout
 
 AxisSet = tuple[str, ...]  # sorted
 Features = dict[AxisSet, Tensor]  # of all entries that have these axes: (*lengths, networks, channels)

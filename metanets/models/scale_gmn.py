@@ -3,11 +3,12 @@
 With ReLU, a unit's incoming weights and bias may be multiplied by any q > 0 if its outgoing weights are divided by q;
 with tanh, by q = -1. The function of the network stays, and so does the prediction.
 
-Source: Kalogeropoulos et al. 2024, *Scale Equivariant Graph Metanetworks*. There each message is built of functions
-that are equivariant to scaling, from values divided by norms or from sums f(x) + f(-x). Here all symmetry is gone
-before the first message: a network is first rescaled to the equivalent one whose ReLU units have incoming weights of
-norm one, and a tanh unit stands next to its mirror image, of opposite sign, so that sums over units are f(x) + f(-x)
-and a change of sign is a permutation of the two. Messages are then those of the GMN.
+Source: Kalogeropoulos et al. 2024, *Scale Equivariant Graph Metanetworks*, https://arxiv.org/abs/2406.10685.
+
+There each message is built of functions that are equivariant to scaling, from values divided by norms or from sums f(x)
++ f(-x). Here all symmetry is gone before the first message: a network is first rescaled to the equivalent one whose
+ReLU units have incoming weights of norm one, and a tanh unit stands next to its mirror image, of opposite sign, so that
+sums over units are f(x) + f(-x) and a change of sign is a permutation of the two. Messages are then those of the GMN.
 """
 
 import copy
@@ -22,7 +23,7 @@ from torch_geometric.data import Data
 from metanets.inputs import Tensors
 from metanets.models.gmn import GMN
 from zoo.errors import TaskError
-from zoo.parameters import Parameter, ParameterLayout
+from zoo.networks.parameters import Parameter, ParameterLayout
 
 
 class Rescaling(nn.Module):

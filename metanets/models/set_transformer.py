@@ -1,8 +1,9 @@
 """Attention over the units of a network, each described by its own weights, as a set.
 
-Source: Lee et al. 2019, *Set Transformer: A Framework for Attention-based Permutation-Invariant Neural Networks*; a
-token for each unit as in Schürholt et al. 2021, *Self-Supervised Representation Learning on Neural Network Weights for
-Model Characteristic Prediction*, whose tokens are not invariant.
+Source: Lee et al. 2019, *Set Transformer: A Framework for Attention-based Permutation-Invariant Neural Networks*,
+https://arxiv.org/abs/1810.00825; for a token for each unit Schürholt et al. 2021, *Self-Supervised Representation
+Learning on Neural Network Weights for Model Characteristic Prediction*, https://arxiv.org/abs/2110.15288, whose tokens
+are not invariant.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch_geometric.nn import MLP, SetTransformerAggregation
 
 from metanets.inputs import QUANTILES, Reader
 from metanets.models.base import Metanetwork
-from zoo.parameters import IDENTIFIED, Parameter
+from zoo.networks.parameters import IDENTIFIED, Parameter
 
 KEPT = 256
 

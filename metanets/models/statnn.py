@@ -1,6 +1,8 @@
 """A multilayer perceptron on seven statistics of each tensor, which no permutation changes.
 
-Source: Unterthiner et al. 2020; here with the 256 hidden units of Lim et al. 2024.
+Source: Unterthiner et al. 2020, *Predicting Neural Network Accuracy from Weights*, https://arxiv.org/abs/2002.11448;
+here with the 256 hidden units of Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack
+Thereof*, https://arxiv.org/abs/2405.20231.
 """
 
 from jaxtyping import Float

@@ -17,8 +17,8 @@ from benchmark.alignment import (
 )
 from tests.scenarios import NETWORKS, SETTINGS, Network, some_thetas, treat
 from zoo.errors import TaskError
-from zoo.parameters import Parameter, ParameterLayout
-from zoo.stack import Stack
+from zoo.networks.parameters import Parameter, ParameterLayout
+from zoo.networks.stack import Stack
 
 EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 TINY = Network("mlp", {"widths": [3, 4, 4, 3]}, (3,))  # 576 orders of units

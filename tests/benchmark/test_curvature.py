@@ -13,7 +13,7 @@ from tests.scenarios import Network, small_recipe, some_thetas, treat
 from zoo import generate
 from zoo.data import load_data
 from zoo.errors import TaskError
-from zoo.stack import Stack, stack_gradient
+from zoo.networks.stack import Stack, stack_gradient
 
 TINY = {
     "mlp": Network("mlp", {"widths": [4, 4, 3]}, (4,)),
@@ -57,7 +57,7 @@ def test_products_are_differences_of_gradients(network):
 
     def gradient(rows):
         images, labels = x.expand(len(rows), *x.shape), y.expand(len(rows), -1)
-        return stack_gradient(stack.module, stack.layout, rows, images, labels)[1]
+        return stack_gradient(stack.with_rows(rows), images, labels)[1]
 
     difference = (gradient(stack.rows + 1e-5 * v) - gradient(stack.rows - 1e-5 * v)) / 2e-5
     torch.testing.assert_close(hessian_product(stack, treated.trainable, x, y, v), difference, rtol=1e-5, atol=1e-6)

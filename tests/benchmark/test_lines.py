@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-import zoo.stack
+import zoo.networks.stack
 from benchmark.lines import first_layer, interpolate, measure_lines
 from tests.scenarios import CLASSES, NETWORKS, some_thetas, treat
 from zoo.data import Data
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 
 POINTS = 5
 FIRST = {"mlp": "hidden.0.linear", "cnn": "convs.0.conv", "resnet8": "conv1", "gnn": None}
@@ -25,7 +25,7 @@ def noise(network):
 
 
 def test_a_line_is_measured_as_the_networks_with_interpolated_weights(ends, monkeypatch):
-    monkeypatch.setattr(zoo.stack, "batch_size", lambda module: 5)  # one batch holds examples of both splits
+    monkeypatch.setattr(zoo.networks.stack, "batch_size", lambda module: 5)  # one batch holds examples of both splits
     network, a, b = ends
     data, between = noise(network), interpolate(a, b, POINTS)
     found = measure_lines(a, b, data, POINTS)

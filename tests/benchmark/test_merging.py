@@ -10,7 +10,7 @@ from tests.scenarios import NETWORKS, small_recipe
 from zoo import generate
 from zoo.data import load_data
 from zoo.errors import TaskError
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric")
 REFERENCES = {"single", "best", "ensemble"}

@@ -18,6 +18,7 @@ from metanets import metrics
 from metanets.evaluation import evaluate_model
 from metanets.settings import Settings
 from tests.benchmark.test_report import some_result
+from zoo import statistics
 from zoo.errors import TaskError
 
 FEW = Settings(epochs=3, batch_size=32)
@@ -26,7 +27,7 @@ FEW = Settings(epochs=3, batch_size=32)
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """Few epochs, rough intervals."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
     monkeypatch.setattr(Settings, "best", classmethod(lambda cls, model, task: FEW))
 
 
@@ -125,7 +126,7 @@ def test_a_table_of_differences_compares_predictions_of_the_same_networks():
     _, _, *rows = cells(tabulate_differences([better, worse, some_result("mlp", "b", 0)], "gmn", "mlp"))
     assert [row[0] for row in rows] == [f"`{name}`" for name in metrics.METRICS]
     true, predicted, other = (np.array(x) for x in (better.true, better.predicted, worse.predicted))
-    assert rows[0][1:] == [str(metrics.difference(metrics.r2, true, predicted, other))]
+    assert rows[0][1:] == [str(statistics.difference(metrics.r2, true, predicted, other))]
     assert float(rows[0][1].split()[0]) > 0
 
 
@@ -155,7 +156,7 @@ def test_the_command_adds_what_a_file_lacks_and_prints_tables(asymzoo, planted_z
     [
         (("--models", "statn"), "model: no metanetwork 'statn' (did you mean 'statnn'?)"),
         (("--treatments", "syre"), "has no treatment 'syre'; it has standard, w_asymmetric"),
-        (("--task", "beauty"), "has no field 'metrics/beauty'"),
+        (("--task", "beauty"), "has no column 'beauty'"),
         (("--train-networks", "64,many"), "train-networks: '64,many' is no list of numbers; write 64,128"),
         (("--train-networks", "1"), "standard has 1 networks in its train split"),
         (("--test-on", "syre"), "has no treatment 'syre'"),

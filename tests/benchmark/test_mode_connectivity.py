@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmark.lines import barrier, excess, good_networks, mean_interval
+from benchmark.lines import barrier, excess, good_networks
 from benchmark.phenomena.mode_connectivity import VARIANTS, all_variants
 from benchmark.phenomena.mode_connectivity import mode_connectivity as measure
 from tests.scenarios import small_recipe
@@ -13,6 +13,7 @@ from zoo import generate, open_zoo
 from zoo.data import load_data
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
+from zoo.statistics import mean_interval
 
 T = np.linspace(0, 1, 25)
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric")
@@ -78,7 +79,7 @@ def test_curves_are_those_of_modules_loaded_with_interpolated_weights(replicas, 
 
 def test_ends_measure_what_the_zoo_recorded(replicas, data):
     result = measure(replicas, "standard", data)
-    recorded = replicas.field("standard", "metrics/test_loss")[result.couples]
+    recorded = replicas.field("standard", "test_loss")[result.couples]
     assert np.allclose(result.curves["test_loss"][:, [0, -1]], recorded, atol=1e-5)
 
 
@@ -96,7 +97,7 @@ def test_diverged_networks_stand_in_no_couple(replicas, data, monkeypatch):
 
 def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
     zoo = generate(small_recipe(10).only(["standard"]), tmp_path / "varied")
-    accuracy = zoo.field("standard", "metrics/train_accuracy")
+    accuracy = zoo.field("standard", "train_accuracy")
     good = good_networks(zoo, "standard", 2)
     assert 5 <= len(good) < 10
     assert accuracy[good].min() > np.delete(accuracy, good).max()

@@ -79,7 +79,7 @@ def test_shares_count_inner_points():
 
 def test_each_measure_is_told_against_each_hyperparameter_that_differs(varied, data):
     (result,) = monotonic_interpolation(varied, "standard", data)
-    rates = varied.field("standard", "hyperparameters/learning_rate")
+    rates = varied.field("standard", "learning_rate")
     assert result.against.keys() == MEASURES.keys()
     for name, measure in MEASURES.items():
         assert result.against[name].keys() == {"learning_rate"}

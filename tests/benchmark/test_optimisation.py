@@ -53,7 +53,7 @@ def test_findings_are_those_of_the_zoo(varied, treatment):
     assert [each.goal for each in found.reached] == list(GOALS)
     counts = [each.networks for each in found.reached]
     assert counts == sorted(counts, reverse=True)
-    train, test = (varied.field(treatment, f"metrics/{split}_accuracy") for split in ("train", "test"))
+    train, test = (varied.field(treatment, f"{split}_accuracy") for split in ("train", "test"))
     assert found.final["accuracy_gap"].mean == pytest.approx((train - test).mean(), abs=1e-6)
     assert found.final["train_accuracy"].mean == pytest.approx(train.mean(), abs=1e-6)
 

@@ -9,8 +9,10 @@ from benchmark.figures import save, styled
 from benchmark.findings import to_json
 from benchmark.inference import langevin
 from benchmark.phenomena import PHENOMENA, bayesian, measure
-from metanets.metrics import Estimate
 from tests.benchmark.conftest import TREATMENTS
+from tests.scenarios import SETTINGS, small_recipe
+from zoo import generate
+from zoo.statistics import Estimate
 
 
 def estimates(value):
@@ -40,7 +42,7 @@ def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(r
     values = json.loads(json.dumps(to_json(findings), allow_nan=False))
     for finding, own in zip(findings, values, strict=True):
         assert finding.treatment == own["treatment"] == treatment
-        assert own["zoo"] == {"name": "small", "digest": replicas.recipe.digest}
+        assert own["zoo"] == {"name": "small", "digest": replicas.manifest.digest}
         assert "\n" not in finding.headline()
         found = list(estimates(own))
         assert found or name == "planes"  # of which there is one
@@ -77,3 +79,14 @@ def test_treatments_are_measured_side_by_side_in_their_order(replicas, data):
         assert sum(number for number in advanced if isinstance(number, int)) == len(replicas.treatments)
         assert [finding.treatment for finding in findings] == list(replicas.treatments)
     assert measured[0] == measured[1]
+
+
+def test_treatments_that_cannot_be_measured_are_left_out_with_the_reason(tmp_path, data):
+    own = SETTINGS["sigma_asymmetric"] | {"shared": False}
+    training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 1}
+    recipe = small_recipe(4, training=training, treatments={"standard": SETTINGS["standard"], "own": own})
+    zoo, left = generate(recipe, tmp_path / "zoo"), {}
+    found = measure("merging", zoo, data, advance=lambda progress: None, left_out=left.__setitem__)
+    assert {finding.treatment for finding in found} == {"standard"}
+    assert list(left) == ["own"]
+    assert "have their own activations" in str(left["own"])

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from benchmark.predictive import detection, disagreement, measure, predict, predictive_divergence, probabilities
 from tests.scenarios import NETWORKS, some_thetas, treat
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 
 
 def some_probabilities(networks=3, examples=400, classes=5, seed=0):

@@ -7,11 +7,10 @@ import pytest
 from benchmark import quickstart
 from benchmark.cli import main
 from benchmark.phenomena import PHENOMENA
-from metanets import metrics
 from metanets.models import MODELS
 from metanets.settings import Settings
-from zoo import generate, open_zoo
-from zoo.distribution import Distribution
+from zoo import generate, open_zoo, statistics
+from zoo.recipes.distribution import Distribution
 
 TREATMENTS = ("standard", "w_asymmetric")
 ZOOS = {"digits-mlp": 24, "digits-mlp-replicas": 4}
@@ -32,7 +31,7 @@ def made(tmp_path_factory):
         patch.setattr(quickstart, "TREATMENTS", TREATMENTS)
         patch.setattr(quickstart, "_recipe", brief)
         patch.setattr(quickstart, "evaluate_model", partial(quickstart.evaluate_model, seeds=2, settings=settings))
-        patch.setattr(metrics, "RESAMPLES", 20)
+        patch.setattr(statistics, "RESAMPLES", 20)
         patch.setenv("OMP_NUM_THREADS", "1")
 
         def run(*arguments):
@@ -66,7 +65,7 @@ def test_quickstart_leaves_two_zoos_results_and_a_report(made):
     assert {path.name for path in out.iterdir()} == {*ZOOS, "results.json", "report"}
     for name, pairs in ZOOS.items():
         zoo = open_zoo(out / name)
-        assert (len(zoo), zoo.treatments, zoo.recipe.name) == (pairs, TREATMENTS, name)
+        assert (len(zoo), zoo.treatments, zoo.name) == (pairs, TREATMENTS, name)
     values = read(out / "results.json")
     cells = [(result["treatment"], result["model"]) for result in values["metanetworks"]]
     assert cells == [(treatment, model) for treatment in TREATMENTS for model in quickstart.MODELS]

@@ -7,7 +7,7 @@ from benchmark.repair import norms_of, repair
 from tests.benchmark.test_alignment import some_stack
 from tests.scenarios import NETWORKS
 from zoo.errors import TaskError
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 
 WITH_NORMS = pytest.mark.parametrize("network", ["mlp", "cnn_norm", "resnet8", "resnet14"])
 T = torch.tensor([0.0, 0.5, 0.75, 1.0], dtype=torch.float64)

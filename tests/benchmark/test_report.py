@@ -11,10 +11,11 @@ from benchmark.report import (
     write_report,
 )
 from metanets.evaluation import Result
-from metanets.metrics import METRICS, Estimate
+from metanets.metrics import METRICS
 from metanets.settings import Settings
 from tests.scenarios import small_recipe
 from zoo import generate, open_zoo
+from zoo.statistics import Estimate
 
 TREATMENTS = ("standard", "w_asymmetric")
 HOSTILE = "<script>alert('1')</script><img src=http://example.org/x.png>"
@@ -144,7 +145,7 @@ def test_report_has_every_estimate_with_its_interval_in_its_place(report, small_
 
 
 def test_hostile_names_are_text(report, small_zoo):
-    small_zoo.recipe = small_zoo.recipe.model_copy(update={"name": HOSTILE, "description": HOSTILE})
+    small_zoo.manifest.recipe.update(name=HOSTILE, description=HOSTILE)
     text = report(some_results(models=("mean", HOSTILE)), made={"command": HOSTILE, HOSTILE: "today"})
     page = Page(text)
     assert "script" not in page.tags
@@ -160,7 +161,7 @@ def test_histograms_have_a_panel_for_each_treatment_and_count_every_trained_netw
     for panel, treatment in zip(panels, small_zoo.treatments, strict=True):
         counts = np.array([bar.get_height() for bar in panel.patches])
         bins = [bar.get_x() for bar in panel.patches]
-        accuracies = 100 * small_zoo.field(treatment, "metrics/test_accuracy")[small_zoo.index(treatment)]
+        accuracies = 100 * small_zoo.field(treatment, "test_accuracy")[small_zoo.index(treatment)]
         assert counts.sum() == len(accuracies) > 0
         assert np.array_equal(counts, np.histogram(accuracies, [*bins, 100])[0])
 

@@ -9,10 +9,10 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from tests.scenarios import CLASSES, NETWORKS, some_thetas, treat
-from zoo.architectures import ARCHITECTURES
-from zoo.architectures.base import ACTIVATIONS
-from zoo.parameters import ParameterLayout
-from zoo.stack import Stack
+from zoo.networks.architectures import ARCHITECTURES
+from zoo.networks.architectures.base import ACTIVATIONS
+from zoo.networks.parameters import ParameterLayout
+from zoo.networks.stack import Stack
 
 EVERY = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.scenarios import NETWORKS, SETTINGS, some_thetas, treat, treatment_of
+from zoo.networks.stack import Stack
 from zoo.seeds import rng_for
-from zoo.stack import Stack
 from zoo.treatments import TREATMENTS, Treated
 
 EVERY = pytest.mark.parametrize("setting", SETTINGS)

@@ -9,12 +9,13 @@ from metanets import metrics
 from metanets.metanet import Metanet
 from metanets.models import MODELS
 from metanets.settings import Settings
+from zoo import statistics
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """Few epochs, rough intervals."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 40)
+    monkeypatch.setattr(statistics, "RESAMPLES", 40)
     monkeypatch.setattr(Settings, "best", classmethod(lambda cls, model, task: Settings(epochs=4)))
 
 
@@ -76,7 +77,7 @@ def test_predict_writes_what_the_checkpoint_says_of_each_network(asymzoo, plante
     index = planted_zoo.index("standard", None if split == "all" else split)
     values = json.loads(out.read_text())
     predicted = Metanet.load(checkpoint).predict(planted_zoo.rows("standard", index)).double().numpy()
-    true = planted_zoo.field("standard", "metrics/test_accuracy")[index].astype(float)
+    true = planted_zoo.field("standard", "test_accuracy")[index].astype(float)
     assert values["pair"] == index.tolist()
     assert np.allclose(values["predicted"], predicted)
     assert values["true"] == true.tolist()
@@ -106,7 +107,7 @@ ZOO, FILE = "{zoo}", "{checkpoint}"
         (["train", ZOO, "--model", "statn"], "did you mean 'statnn'?"),
         (["train", ZOO, "--treatment", "syre"], "it has standard, w_asymmetric"),
         (["train", ZOO, "--test-on", "syre"], "it has standard, w_asymmetric"),
-        (["train", ZOO, "--task", "beauty"], "has no field 'metrics/beauty'"),
+        (["train", ZOO, "--task", "beauty"], "has no column 'beauty'"),
         (["train", ZOO, "--seeds", "0"], "--seeds"),
         (["train", ZOO, "--train-networks", "1"], "--train-networks"),
         (["train", ZOO, "--device", "abacus"], "there is no 'abacus' here"),

@@ -12,8 +12,8 @@ from metanets.settings import Settings
 from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS
 from zoo.errors import TaskError, ZooError
-from zoo.recipe import SPLITS
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
+from zoo.store.columns import SPLITS
 
 TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 EVERY_SPLIT = pytest.mark.parametrize("split", SPLITS)
@@ -24,7 +24,7 @@ def read(zoo, split, treatment="standard", reads="rows", **options):
 
 
 def targets(zoo, treatment, split, task="test_accuracy"):
-    return torch.from_numpy(zoo.field(treatment, f"metrics/{task}")[zoo.index(treatment, split)])
+    return torch.from_numpy(zoo.field(treatment, task)[zoo.index(treatment, split)])
 
 
 @TREATMENT
@@ -51,7 +51,7 @@ def test_diverged_networks_are_left_out(plant_zoo, planted_zoo):
             first = np.flatnonzero(arrays["split"] == split)[0]
             arrays["status"][first] = "diverged"
             arrays["weights"][first] = np.nan
-            arrays["metrics/test_accuracy"][first] = np.nan
+            arrays["test_accuracy"][first] = np.nan
 
     zoo = plant_zoo(change)
     for split in SPLITS:
@@ -79,7 +79,7 @@ def test_a_split_without_networks_to_compare_is_too_small(plant_zoo, split, netw
 @pytest.mark.parametrize("value", [0.1, 0.5])  # the mean of many float32 of 0.1 is not 0.1
 def test_targets_that_are_all_the_same_are_no_task(plant_zoo, split, value):
     def change(arrays):
-        arrays["metrics/test_accuracy"][arrays["split"] == split] = value
+        arrays["test_accuracy"][arrays["split"] == split] = value
 
     zoo = plant_zoo(change)
     with pytest.raises(TaskError, match=f"{split} networks all have the same test_accuracy"):
@@ -90,7 +90,7 @@ def test_targets_that_are_all_the_same_are_no_task(plant_zoo, split, value):
 def test_unknown_treatments_and_metrics_are_named(planted_zoo):
     with pytest.raises(ZooError, match="has no treatment 'syre'; it has standard, w_asymmetric"):
         fit_reader(planted_zoo, "syre", "rows")
-    with pytest.raises(ZooError, match="has no field 'metrics/beauty'"):
+    with pytest.raises(ZooError, match="has no column 'beauty'"):
         read(planted_zoo, "train", task="beauty")
 
 
@@ -198,3 +198,9 @@ def test_augmented_training_differs_only_for_what_sees_the_order_of_units(plante
             for augment in (None, "permute")
         )
         assert ((plain - augmented).abs().max() < 1e-4) == alike
+
+
+@pytest.mark.parametrize("kind", [ZooRows, ZooDataset])
+def test_a_misspelt_split_is_named(planted_zoo, kind):
+    with pytest.raises(ZooError, match=r"split: there is no 'val' \(did you mean 'validation'\?\)"):
+        kind(planted_zoo, "standard", "val")

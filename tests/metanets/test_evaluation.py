@@ -12,6 +12,7 @@ from metanets.evaluation import evaluate_model
 from metanets.models import MODELS
 from metanets.settings import Settings
 from tests.conftest import PLANTED as TREATMENTS
+from zoo import statistics
 from zoo.errors import TaskError, ZooError
 
 FEW = Settings(epochs=5, batch_size=16)
@@ -21,7 +22,7 @@ TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 
 @pytest.fixture(autouse=True)
 def rough_intervals(monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 40)
+    monkeypatch.setattr(statistics, "RESAMPLES", 40)
 
 
 def evaluate(*arguments, **options):
@@ -32,7 +33,7 @@ def evaluate(*arguments, **options):
 def test_predictions_do_not_depend_on_test_targets(plant_zoo, planted_zoo, model):
     def change(arrays):
         test = arrays["split"] == "test"
-        arrays["metrics/test_accuracy"][test] = arrays["metrics/test_accuracy"][test][::-1]
+        arrays["test_accuracy"][test] = arrays["test_accuracy"][test][::-1]
 
     original, changed = (evaluate(zoo, "standard", model) for zoo in (planted_zoo, plant_zoo(change)))
     assert changed.true == original.true[::-1]
@@ -76,7 +77,7 @@ def test_metrics_are_those_of_scipy_and_scikit_learn(planted_zoo):
 def test_the_mean_of_the_training_networks_explains_nothing(planted_zoo, treatment):
     result, metanets = evaluate_model(planted_zoo, treatment, "mean", seeds=2)
     train_split = planted_zoo.index(treatment, "train")
-    mean = planted_zoo.field(treatment, "metrics/test_accuracy")[train_split].mean()
+    mean = planted_zoo.field(treatment, "test_accuracy")[train_split].mean()
     assert np.allclose(result.predicted, mean, atol=1e-4)
     assert result.metrics["r2"].mean <= 0
     assert result.metrics["r2"].high <= 0
@@ -87,9 +88,9 @@ def test_the_mean_of_the_training_networks_explains_nothing(planted_zoo, treatme
 def test_hyperparameters_are_told_instead_of_weights(plant_zoo):
     def change(arrays):
         rng = np.random.default_rng(0)
-        rate = arrays["hyperparameters/learning_rate"] = rng.uniform(size=len(arrays["pair"]))
-        arrays["hyperparameters/epochs"] = rng.integers(1, 9, len(arrays["pair"]))
-        arrays["metrics/test_accuracy"] = (0.3 + 0.4 * (rate > 0.6)).astype(np.float32)
+        rate = arrays["learning_rate"] = rng.uniform(size=len(arrays["pair"]))
+        arrays["epochs"] = rng.integers(1, 9, len(arrays["pair"]))
+        arrays["test_accuracy"] = (0.3 + 0.4 * (rate > 0.6)).astype(np.float32)
 
     zoo = plant_zoo(change)
     result, metanets = evaluate_model(zoo, "standard", "hyperparameters", seeds=2)
@@ -114,7 +115,7 @@ def test_weights_that_say_nothing_predict_nothing(plant_zoo):
         rng = np.random.default_rng(0)
         for split in ("train", "validation", "test"):
             where = np.flatnonzero(arrays["split"] == split)
-            arrays["metrics/test_accuracy"][where] = arrays["metrics/test_accuracy"][rng.permutation(where)]
+            arrays["test_accuracy"][where] = arrays["test_accuracy"][rng.permutation(where)]
 
     result = evaluate(plant_zoo(change), "standard", "linear", settings=Settings(epochs=60, learning_rate=1e-3))
     assert result.metrics["r2"].mean < 0.1
@@ -125,7 +126,7 @@ def test_fewer_training_networks_are_counted_and_the_others_not_looked_at(plant_
     def change(arrays):
         late = np.flatnonzero(arrays["split"] == "train")[20:]
         arrays["weights"][late] *= 1.01
-        arrays["metrics/test_accuracy"][late] += 0.1
+        arrays["test_accuracy"][late] += 0.1
 
     few = evaluate(planted_zoo, "standard", "linear", train_networks=20, settings=Settings(epochs=60))
     assert few.networks == {split: len(planted_zoo.index("standard", split)) for split in few.networks} | {"train": 20}
@@ -141,7 +142,7 @@ def test_a_metanetwork_can_be_tested_on_the_networks_of_another_treatment(plante
     result, metanets = evaluate_model(planted_zoo, "standard", "mlp", seeds=2, settings=FEW, test_on="w_asymmetric")
     assert (result.treatment, result.tested_on) == ("standard", "w_asymmetric")
     index = planted_zoo.index("w_asymmetric", "test")
-    true = planted_zoo.field("w_asymmetric", "metrics/test_accuracy")[index]
+    true = planted_zoo.field("w_asymmetric", "test_accuracy")[index]
     assert np.allclose(result.true, true, atol=1e-4)
     predicted = metanets[1].predict(planted_zoo.rows("w_asymmetric", index))
     assert np.allclose(result.predicted[1], predicted, atol=1e-4)
@@ -168,7 +169,7 @@ def test_a_result_says_what_was_measured_and_is_json(planted_zoo):
     sizes = {split: len(planted_zoo.index("w_asymmetric", split)) for split in ("train", "validation", "test")}
     assert values["networks"] == sizes
     assert np.shape(values["predicted"]) == (2, sizes["test"])
-    assert values["zoo"] == {"name": planted_zoo.recipe.name, "digest": planted_zoo.recipe.digest}
+    assert values["zoo"] == planted_zoo.origin
     assert values["settings"]["epochs"] == 5
     assert values["metrics"].keys() == metrics.METRICS.keys()
     assert all(metric.keys() == {"mean", "low", "high"} for metric in values["metrics"].values())

@@ -9,7 +9,7 @@ from torch_geometric.utils import contains_isolated_nodes
 
 from metanets.graph import DEPTH_CODE, KINDS, PLACES, EdgeMean, ParameterGraph, encode_depth
 from tests.scenarios import NETWORKS, some_thetas, treat
-from zoo.parameters import IDENTIFIED, Parameter, ParameterLayout
+from zoo.networks.parameters import IDENTIFIED, Parameter, ParameterLayout
 
 ON_EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 RESIDUAL = KINDS.index("residual")

@@ -14,7 +14,7 @@ from metanets.models.neural_graph_transformer import NeuralGraphTransformer
 from metanets.models.scale_gmn import Rescaling, ScaleGMN
 from tests.scenarios import NETWORKS, Network, some_thetas, treat
 from zoo.errors import TaskError
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 
 READ = [(model, name, None) for model in (GMN, NeuralGraphTransformer) for name in NETWORKS]
 HOMOGENEOUS = [(ScaleGMN, name, activation) for name in NETWORKS for activation in ("relu", "tanh")]

@@ -6,8 +6,8 @@ from metanets.datasets import fit_reader
 from metanets.inputs import QUANTILES, READERS
 from tests.conftest import PLANTED as TREATMENTS
 from tests.scenarios import NETWORKS, some_thetas, treat
-from zoo.recipe import SPLITS
 from zoo.seeds import rng_for
+from zoo.store.columns import SPLITS
 
 TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 READS = pytest.mark.parametrize("reads", READERS)

@@ -3,17 +3,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from metanets.metrics import (
-    METRICS,
-    Estimate,
-    difference,
-    estimate,
-    kendall_tau,
-    kendall_tau_of_good,
-    r2,
-    rmse,
-    selection_score,
-)
+from metanets.metrics import METRICS, kendall_tau, kendall_tau_of_good, r2, rmse, selection_score
+from zoo.statistics import Estimate, difference, estimate
 
 
 def true_and_predicted(ties):

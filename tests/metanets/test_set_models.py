@@ -7,7 +7,7 @@ from metanets.models.deepsets import DeepSets, MeanReLU
 from metanets.models.dmc import DMC
 from metanets.models.set_transformer import SetTransformer
 from tests.scenarios import NETWORKS, Network, some_thetas, treat
-from zoo.recipe import Recipe
+from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
 
 MODEL = pytest.mark.parametrize("model", [DeepSets, DMC, SetTransformer])

@@ -200,7 +200,7 @@ def test_a_users_own_module_is_trained_on_flat_rows_in_three_lines(planted_zoo):
 
 def test_a_users_own_module_is_trained_on_batches_of_pyg_in_three_lines(plant_zoo):
     def change(arrays):
-        arrays["weights"] += arrays["metrics/test_accuracy"][:, None] - 0.5
+        arrays["weights"] += arrays["test_accuracy"][:, None] - 0.5
 
     zoo = plant_zoo(change)
     train, validation, test = (ZooDataset(zoo, "standard", split) for split in ("train", "validation", "test"))
@@ -211,7 +211,7 @@ def test_a_users_own_module_is_trained_on_batches_of_pyg_in_three_lines(plant_zo
 
 def test_networks_of_several_architectures_are_learned_together(plant_zoo):
     def change(arrays):
-        arrays["weights"] += 3 * (arrays["metrics/test_accuracy"][:, None] - 0.5)
+        arrays["weights"] += 3 * (arrays["test_accuracy"][:, None] - 0.5)
 
     zoos = [plant_zoo(change, widths=widths) for widths in ((8, 16, 8, 4), (8, 10, 4))]
     train, validation = (

@@ -22,7 +22,7 @@ def test_a_search_ignores_test_networks(plant_zoo, planted_zoo, few):
     def change(arrays):
         test = arrays["split"] == "test"
         arrays["weights"][test] *= -3
-        arrays["metrics/test_accuracy"][test] = arrays["metrics/test_accuracy"][test][::-1]
+        arrays["test_accuracy"][test] = arrays["test_accuracy"][test][::-1]
 
     original, changed = (search(zoo, "standard", "linear", trials=4) for zoo in (planted_zoo, plant_zoo(change)))
     assert changed == original
@@ -31,7 +31,7 @@ def test_a_search_ignores_test_networks(plant_zoo, planted_zoo, few):
 def test_a_search_depends_on_validation_networks(plant_zoo, planted_zoo, few):
     def change(arrays):
         validation = arrays["split"] == "validation"
-        arrays["metrics/test_accuracy"][validation] = 1 - arrays["metrics/test_accuracy"][validation]
+        arrays["test_accuracy"][validation] = 1 - arrays["test_accuracy"][validation]
 
     original, changed = (search(zoo, "standard", "linear", trials=4) for zoo in (planted_zoo, plant_zoo(change)))
     assert changed != original
@@ -73,7 +73,7 @@ def test_a_trial_has_the_validation_r2_of_its_settings(planted_zoo, few):
     (trial,) = search(planted_zoo, "standard", "statnn", trials=1)
     (metanet,) = train_model(planted_zoo, "standard", "statnn", settings=trial.settings)
     index = planted_zoo.index("standard", "validation")
-    true = planted_zoo.field("standard", "metrics/test_accuracy")[index]
+    true = planted_zoo.field("standard", "test_accuracy")[index]
     predicted = metanet.predict(planted_zoo.rows("standard", index)).numpy()
     assert trial.r2 == pytest.approx(r2(true, predicted), abs=1e-5)
     assert trial.kendall_tau == pytest.approx(kendall_tau(true, predicted), abs=1e-5)

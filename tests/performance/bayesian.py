@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmark.cli import keep_freed_memory
 from benchmark.inference.variational import Settings, fit
 from zoo.data import Data, load_data
-from zoo.generation import start_rows
-from zoo.recipe import Recipe
-from zoo.stack import Stack
-from zoo.training import batches
+from zoo.networks.stack import Stack
+from zoo.recipes.recipe import Recipe
+from zoo.training.generation import start_rows
+from zoo.training.training import batches
 
 ROUNDS = 5
 CASES = [  # recipe, K, and how
@@ -135,4 +136,5 @@ def compare(name: str, networks: int, settings: Settings) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the command line does; processes inherit it
     print(json.dumps([compare(*case) for case in CASES], indent=1))

@@ -9,34 +9,40 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.hub import export_zoo, import_zoo
-from zoo.manifest import Manifest, Mode
-from zoo.recipe import Recipe
-from zoo.store import Zoo, open_zoo, write_shard
+from zoo.opening import open_zoo
+from zoo.recipes.recipe import Recipe
+from zoo.sharing.export import export_zoo
+from zoo.sharing.importers.hf import import_zoo
+from zoo.store.columns import KNOWN
+from zoo.store.manifest import Mode
+from zoo.store.shards import write_shard
+from zoo.store.zoo import Zoo
+from zoo.training.planning import begin
 
 PAIRS = 2000
 SHARD = 50
+COLUMNS = ("weights", "initial_weights", "pair", "split", "status", "test_accuracy")
 MODE = Mode(device="cpu", processor="any", torch="any", data="any")
 
 
 def plant(folder: Path) -> Zoo:
     """A zoo of ResNet8s that nobody trained."""
     recipe = Recipe.load("cifar10-resnet8").only(["standard"]).model_copy(update={"pairs": PAIRS})
-    manifest = Manifest.begin(recipe)
+    manifest = begin(recipe, [KNOWN[name] for name in COLUMNS])
     size, rng = recipe.treat("standard").layout.size, np.random.default_rng(0)
     splits = np.array([recipe.split_of(pair) for pair in range(PAIRS)])
     files = []
-    for begin in range(0, PAIRS, SHARD):
-        pairs = np.arange(begin, begin + SHARD)
+    for first in range(0, PAIRS, SHARD):
+        pairs = np.arange(first, first + SHARD)
         arrays = {
             "weights": rng.standard_normal((SHARD, size), np.float32),
             "initial_weights": rng.standard_normal((SHARD, size), np.float32),
             "pair": pairs,
             "split": splits[pairs],
             "status": np.full(SHARD, "trained"),
-            "metrics/test_accuracy": rng.random(SHARD, np.float32),
+            "test_accuracy": rng.random(SHARD, np.float32),
         }
-        files.append(write_shard(folder, "standard", range(begin, begin + SHARD), arrays, MODE))
+        files.append(write_shard(folder, manifest, "standard", range(first, first + SHARD), arrays, MODE))
     manifest.model_copy(update={"files": tuple(files)}).write(folder)
     return open_zoo(folder)
 

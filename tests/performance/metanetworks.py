@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import MeanAggregation
 
+from benchmark.cli import keep_freed_memory
 from metanets.datasets import Examples
 from metanets.inputs import Statistics, Tensors
 from metanets.models.gmn import GMN
@@ -25,8 +26,8 @@ from metanets.models.graph import EdgeUpdate
 from metanets.models.statnn import StatNN
 from metanets.settings import Settings
 from metanets.training import fit
-from zoo.generation import start_rows
-from zoo.recipe import Recipe
+from zoo.recipes.recipe import Recipe
+from zoo.training.generation import start_rows
 
 ROUNDS = 5
 EPOCHS = 2
@@ -160,6 +161,7 @@ def compare(what: str, name: str, ours: Any, theirs: Any) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the command line does; processes inherit it
     figures = []
     for name in ("digits-mlp", "mnist-cnn"):
         figures.append(compare("gmn", name, (shared, name), (plain, name)))

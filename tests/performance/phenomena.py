@@ -17,9 +17,9 @@ from torch.nn import functional
 from benchmark.alignment import weight_matching
 from benchmark.lines import measure_lines
 from zoo.data import Data, load_data
-from zoo.generation import start_rows
-from zoo.recipe import Recipe
-from zoo.stack import Stack, stack_size
+from zoo.networks.stack import Stack, stack_size
+from zoo.recipes.recipe import Recipe
+from zoo.training.generation import start_rows
 
 ROUNDS = 5
 COUPLES = {"digits-mlp": 64, "digits-mlp-replicas": 64, "mnist-mlp-replicas": 2}

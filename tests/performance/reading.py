@@ -9,10 +9,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from zoo.manifest import Manifest, Mode
-from zoo.recipe import Recipe
+from zoo.opening import open_zoo
+from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
-from zoo.store import open_zoo, write_shard
+from zoo.store.columns import KNOWN
+from zoo.store.shards import write_shard
+from zoo.training.modes import mode_here
+from zoo.training.planning import begin
 
 PAIRS, BATCH, ROUNDS = 2000, 128, 40
 
@@ -26,13 +29,13 @@ def main() -> None:
         folder = Path(name)
         rows = rng.standard_normal((PAIRS, size), dtype=np.float32)
         np.save(folder / "rows.npy", rows)
-        mode = Mode.here("cpu", "")
+        mode, manifest = mode_here("cpu", ""), begin(recipe, [KNOWN["weights"]])
         step = 250
         files = [
-            write_shard(folder, "standard", range(i, i + step), {"weights": rows[i : i + step]}, mode)
+            write_shard(folder, manifest, "standard", range(i, i + step), {"weights": rows[i : i + step]}, mode)
             for i in range(0, PAIRS, step)
         ]
-        Manifest.begin(recipe).model_copy(update={"files": tuple(files)}).write(folder)
+        manifest.model_copy(update={"files": tuple(files)}).write(folder)
         zoo, mapped = open_zoo(folder), np.load(folder / "rows.npy", mmap_mode="r")
         zoo_rates, numpy_rates = [], []
         for _ in range(ROUNDS):

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from zoo.data import Data, load_data
-from zoo.generation import start_rows, train_pairs
-from zoo.recipe import Recipe
+from zoo.networks.stack import Stack, is_convolutional
+from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
-from zoo.stack import Stack, is_convolutional
+from zoo.training.generation import start_rows, train_pairs
 
 ROUNDS = 5
 

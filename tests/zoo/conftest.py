@@ -53,6 +53,13 @@ def tiny_copy(tiny_zoo, tmp_path):
     return open_zoo(shutil.copytree(tiny_zoo.folder, tmp_path / "tiny"))
 
 
+def write_sealed(path, values):
+    """Write values as a manifest whose seal holds, valid or not."""
+    values = {"seal": "0" * 64} | {name: value for name, value in values.items() if name != "seal"}
+    text = json.dumps(values, indent=1)
+    path.write_text(text.replace("0" * 64, sha256(text.encode()).hexdigest(), 1))
+
+
 @pytest.fixture
 def edit_manifest():
     """A function that changes the values in a zoo's `zoo.json`, as `change` does in place."""
@@ -61,7 +68,7 @@ def edit_manifest():
         path = folder / "zoo.json"
         values = json.loads(path.read_text())
         change(values)
-        path.write_text(json.dumps(values))
+        write_sealed(path, values)
 
     return edit
 

@@ -10,7 +10,7 @@ import torch
 from benchmark.cli import main
 from zoo import open_zoo
 from zoo.cli import generate_with_bar
-from zoo.recipe import Recipe, built_in_recipes
+from zoo.recipes.recipe import Recipe, built_in_recipes
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def test_info_in_json_tells_what_the_zoo_holds(asymzoo, tiny_zoo):
     code, output, _ = asymzoo("zoo", "info", tiny_zoo.folder, "--json")
     values = json.loads(output)
     assert code == 0
-    assert (values["name"], values["pairs"], values["digest"]) == ("tiny", 6, tiny_zoo.recipe.digest)
+    assert (values["name"], values["pairs"], values["digest"]) == ("tiny", 6, tiny_zoo.manifest.digest)
     assert values["treatments"].keys() == set(tiny_zoo.treatments)
     size = 64 * 8 + 8 * 8 + 8 * 10 + 5 * 8 + 8 + 10
     w = values["treatments"]["w_asymmetric"]
     assert (w["parameters"], w["trainable"], w["diverged"]) == (size, size - 8 * 4 - 8 * 3 - 10 * 2, 0)
-    accuracy = tiny_zoo.field("w_asymmetric", "metrics/test_accuracy")
+    accuracy = tiny_zoo.field("w_asymmetric", "test_accuracy")
     assert w["test_accuracy_quartiles"][::4] == pytest.approx([accuracy.min(), accuracy.max()], abs=1e-6)
     assert values["bytes"] == sum(path.stat().st_size for path in tiny_zoo.folder.rglob("*/*") if path.is_file())
 
@@ -123,7 +123,7 @@ def test_interrupted_generation_says_how_to_go_on(asymzoo, tiny_toml, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("zoo.generation.train_pairs", interrupt)
+        patch.setattr("zoo.training.generation.train_pairs", interrupt)
         code, _, errors = asymzoo("zoo", "generate", tiny_toml, "--out", tmp_path / "zoo", "--workers", 1)
     assert code == 130
     assert errors.splitlines()[-1] == "asymzoo: interrupted; the same command goes on from here"
@@ -133,7 +133,7 @@ def test_interrupted_generation_says_how_to_go_on(asymzoo, tiny_toml, tmp_path, 
 @pytest.mark.parametrize(("device", "workers"), [("cpu", 7), ("cuda", 1)])
 def test_each_processor_has_a_worker_but_a_gpu_one_for_all(monkeypatch, tmp_path, device, workers):
     given = {}
-    monkeypatch.setattr("zoo.generation.generate", lambda recipe, out, **options: given.update(options))
+    monkeypatch.setattr("zoo.training.generation.generate", lambda recipe, out, **options: given.update(options))
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     generate_with_bar(Recipe.load("digits-mlp"), tmp_path, device=device)
     assert (given["workers"], given["device"]) == (workers, device)

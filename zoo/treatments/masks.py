@@ -1,6 +1,7 @@
 """Masks that tell the rows of a weight apart, and the constants that stand where they fix it.
 
-Source: Lim et al. 2024, section 3.1 and its appendix. Here a mask is true where an entry is fixed.
+Source: Lim et al. 2024, section 3.1 and its appendix, https://arxiv.org/abs/2405.20231. Here a mask is true where an
+entry is fixed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from zoo.errors import RecipeError
-from zoo.parameters import Parameter, ParameterLayout
+from zoo.networks.parameters import Parameter, ParameterLayout
 from zoo.seeds import rng_for
 from zoo.treatments.base import Treatment
 
@@ -34,12 +35,14 @@ class FixedEntries(Treatment):
             lexicographic order; `random_subsets` random entries, over inputs x kernel positions;
             `filter_random_subsets` random input channels, whole kernels at a time.
         wholly_fixed: weights, without `.weight`, of which nothing trains.
+        shared: whether places and constants are the zoo's, or drawn anew for each pair.
     """
 
     n_fix: NonNegativeInt | list[NonNegativeInt] | dict[str, NonNegativeInt] = 0
     kappa: NonNegativeFloat | list[NonNegativeFloat] | dict[str, NonNegativeFloat] = 1.0
     mask: MaskKind | list[MaskKind] | dict[str, MaskKind] = "random_subsets"
     wholly_fixed: list[str] = []
+    shared: bool = True
 
     def draw(self, layout: ParameterLayout, seed: int, *index: int) -> tuple[Tensor, Tensor]:
         """Draw where entries are fixed, bool `(P,)`, and to what, float32 `(P,)`, zero where they are not.

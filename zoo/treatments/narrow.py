@@ -1,13 +1,13 @@
 """The control for size: a standard network with about as many parameters as the W-Asymmetric one trains.
 
-Source: Lim et al. 2024, "Smaller ResNet".
+Source: Lim et al. 2024, "Smaller ResNet", https://arxiv.org/abs/2405.20231.
 """
 
 from typing import Any, Literal
 
 from pydantic import PositiveFloat
 
-from zoo.architectures import ARCHITECTURES, Architecture
+from zoo.networks.architectures import Architecture, architecture_of
 from zoo.treatments.base import Treatment
 
 
@@ -23,5 +23,5 @@ class Narrow(Treatment):
 
     def architecture(self, name: str, arguments: dict[str, Any]) -> Architecture:
         """Construct the narrower network."""
-        architecture = ARCHITECTURES[name]
+        architecture = architecture_of(name)
         return architecture(**architecture.narrow(arguments, self.width))

@@ -1,18 +1,18 @@
 """Networks whose activation mixes units: FiGLU, `x * sigmoid(F x)` with a fixed random matrix `F`.
 
-Source: Lim et al. 2024, section 3.2.
+Source: Lim et al. 2024, section 3.2, https://arxiv.org/abs/2405.20231.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.parameters import ParameterLayout
+from zoo.networks.parameters import ParameterLayout
 from zoo.seeds import rng_for
-from zoo.treatments.base import Held, Treatment
+from zoo.treatments.base import F_OF, Held, Treatment
 
 
 class FiGLU(nn.Module):
@@ -37,26 +37,38 @@ class FiGLU(nn.Module):
 
 
 class SigmaAsymmetric(Treatment):
-    """FiGLU wherever an activation stood, each place with its own `F`, the same in every network of a zoo.
+    """FiGLU wherever an activation stood, each place with an `F` of its own.
 
     Arguments:
         variance: of `F`'s entries: `unit`, as in the paper's MLPs, or `inverse_width`, one over the number of
             units, as in its ResNets.
+        shared: whether each `F` is the same in every network of a zoo, or drawn anew for each pair.
     """
 
     kind: Literal["sigma_asymmetric"]
     variance: Literal["unit", "inverse_width"] = "unit"
+    shared: bool = True
+    later: ClassVar[frozenset[str]] = frozenset({"shared"})
 
-    def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int) -> Held:
+    @property
+    def shares(self) -> bool:
+        """Whether each `F` is the zoo's."""
+        return self.shared
+
+    def holds(self, sites: Mapping[str, str]) -> set[str]:
+        """Return the names of what is held."""
+        return {F_OF + site for site in sites}
+
+    def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int, *pair: int) -> Held:
         """Return `F/<site>` for every activation site."""
         held = {}
         for site, axis in sites.items():
             units = layout.axes[axis]
             scale = 1.0 if self.variance == "unit" else units**-0.5
-            F = scale * rng_for(seed, f"F/{site}").standard_normal((units, units))
-            held[f"F/{site}"] = torch.from_numpy(F).float()
+            F = scale * rng_for(seed, f"F/{site}", *pair).standard_normal((units, units))
+            held[F_OF + site] = torch.from_numpy(F).float()
         return held
 
     def activations(self, held: Held) -> dict[str, nn.Module]:
         """Return a FiGLU for every `F`."""
-        return {key.removeprefix("F/"): FiGLU(F) for key, F in held.items() if key.startswith("F/")}
+        return {key.removeprefix(F_OF): FiGLU(F) for key, F in held.items() if key.startswith(F_OF)}

@@ -1,7 +1,10 @@
 """Networks without reflection symmetry at the origin: a fixed offset and a slightly anisotropic decay.
 
 The network uses `theta + theta_0`, and decay pulls `theta`, not the weights, to zero, each entry at a rate of
-its own. Source: Ziyin, Xu, Chuang, *Remove Symmetries to Control Model Expressivity and Improve Optimization*, 2024.
+its own.
+
+Source: Ziyin, Xu, Chuang 2024, *Remove Symmetries to Control Model Expressivity and Improve Optimization*,
+https://arxiv.org/abs/2408.15495.
 """
 
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveFloat
 
-from zoo.parameters import ParameterLayout
+from zoo.networks.parameters import ParameterLayout
 from zoo.seeds import rng_for
 from zoo.treatments.base import Held, Treatment
 
@@ -28,7 +31,11 @@ class Syre(Treatment):
     std: PositiveFloat = 0.01
     anisotropy: float = Field(0.01, ge=0, lt=1)
 
-    def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int) -> Held:
+    def holds(self, sites: Mapping[str, str]) -> set[str]:
+        """Return the names of what is held."""
+        return {"constants", "decay"}
+
+    def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int, *pair: int) -> Held:
         """Return `theta_0` as constants, and the factors on the decay."""
         offset = self.std * rng_for(seed, "syre/offset").standard_normal(layout.size)
         decay = 1 + self.anisotropy * rng_for(seed, "syre/decay").uniform(-1, 1, layout.size)

@@ -9,20 +9,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from zoo.parameters import ParameterLayout
+from zoo.networks.parameters import ParameterLayout
 from zoo.treatments.masks import FixedEntries
 
 
 class WInitialised(FixedEntries):
-    """Constants as initial values; arguments as in `FixedEntries`.
-
-    Arguments:
-        shared: whether places and constants are the zoo's, those of the W-Asymmetric treatment with the same
-            arguments, or drawn anew for each pair.
-    """
+    """Constants as initial values, those of the W-Asymmetric treatment with the same arguments, see `FixedEntries`."""
 
     kind: Literal["w_initialised"]
-    shared: bool = True
 
     def start(
         self, initial: Float[Tensor, " parameters"], layout: ParameterLayout, seed: int, pair: int

@@ -10,7 +10,7 @@ from benchmark.inference import laplace as module
 from benchmark.inference.laplace import Laplace, best_precision, fisher_diagonal, laplace
 from tests.benchmark.inference.scenarios import EVERY_SETTING, gaussian_root, regression
 from tests.scenarios import CLASSES, NETWORKS, some_data, some_thetas, treat
-from zoo.stack import Stack
+from zoo.networks.stack import Stack
 
 EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 

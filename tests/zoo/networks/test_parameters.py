@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.scenarios import NETWORKS, Network, some_thetas, treat
+from zoo.networks.parameters import Parameter, ParameterLayout
+from zoo.networks.stack import Stack
+
+LAYOUT = ParameterLayout.of(NETWORKS["mlp"].build())
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 4)])
+def test_flatten_inverts_unflatten(leading):
+    rows = torch.arange(float(np.prod(leading, dtype=int) * LAYOUT.size)).view(*leading, LAYOUT.size)
+    tensors = LAYOUT.unflatten(rows)
+    assert {name: t.shape for name, t in tensors.items()} == {p.name: (*leading, *p.shape) for p in LAYOUT.parameters}
+    assert torch.equal(LAYOUT.flatten(tensors), rows)
+
+
+def test_unflatten_gives_views():
+    rows = torch.ones(2, LAYOUT.size)
+    tensors = LAYOUT.unflatten(rows)
+    rows.zero_()
+    assert all(tensor.eq(0).all() for tensor in tensors.values())
+    assert all(t.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr() for t in tensors.values())
+
+
+def test_a_row_is_the_parameters_of_the_module_end_to_end():
+    module = NETWORKS["resnet8"].build()
+    layout = ParameterLayout.of(module)
+    row = nn.utils.parameters_to_vector(module.parameters()).detach()
+    assert torch.equal(layout.flatten(module.state_dict()), row)
+    assert all(torch.equal(row[layout.slices[name]], p.flatten()) for name, p in module.named_parameters())
+
+
+def test_an_axis_has_one_length():
+    first = Parameter("a.weight", (4, 3), ("hidden", "input"), "weight")
+    with pytest.raises(ValueError, match=r"b.weight: axis hidden has 5 units here, 4 before"):
+        ParameterLayout((first, Parameter("b.weight", (2, 5), ("output", "hidden"), "weight")))
+    with pytest.raises(ValueError, match=r"b.weight: axis input has 4 units here, 3 before"):
+        ParameterLayout((first, Parameter("b.weight", (2, 4), ("output", "input"), "weight")))
+
+
+def test_every_dimension_has_an_axis():
+    with pytest.raises(ValueError, match=r"axes .* do not fit the shape"):
+        ParameterLayout((Parameter("a.weight", (4, 3), ("hidden",), "weight"),))
+    module = NETWORKS["mlp"].build()
+    del module.axes["output.bias"]
+    with pytest.raises(ValueError, match=r"differ in \['output.bias'\]"):
+        ParameterLayout.of(module)
+
+
+def test_roles_tell_norms_from_biases():
+    roles = {p.name: p.role for p in LAYOUT.parameters if p.name.startswith("hidden.0")}
+    assert roles == {
+        "hidden.0.linear.weight": "weight",
+        "hidden.0.linear.bias": "bias",
+        "hidden.0.norm.weight": "norm_scale",
+        "hidden.0.norm.bias": "norm_shift",
+    }
+
+
+def random_networks():
+    widths, channels, units = st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(1, 3), st.integers(1, 6)
+    mlp = st.builds(
+        lambda w, norm, act: Network("mlp", {"widths": w, "norm": norm, "activation": act}, (w[0],)),
+        widths,
+        st.sampled_from(["layer", "none"]),
+        st.sampled_from(["gelu", "relu", "tanh"]),
+    )
+    cnn = st.builds(
+        lambda c, u, norm: Network("cnn", {"channels": [c, *u], "norm": norm, "padding": 1}, (c, 5, 5)),
+        channels,
+        st.lists(units, min_size=1, max_size=3),
+        st.sampled_from(["group", "none"]),
+    )
+    resnet = st.builds(
+        lambda b, w, c: Network("resnet", {"blocks": b, "width": w, "channels": c}, (c, 5, 4)),
+        st.integers(1, 2),
+        st.floats(0.05, 0.3),
+        channels,
+    )
+    return mlp | cnn | resnet
+
+
+@settings(deadline=None, max_examples=25)
+@given(network=random_networks(), seed=st.integers(0, 2**32))
+def test_permuting_hidden_units_keeps_logits_of_networks_of_any_shape(network, seed):
+    treated = treat("standard", network, dtype=torch.float64)
+    stack = Stack(some_thetas(treated, 2), treated.module, treated.layout)
+    permuted = stack.permute(treated.layout.random_permutations(np.random.default_rng(seed)))
+    x = network.examples(3)
+    torch.testing.assert_close(permuted.logits(x), stack.logits(x), rtol=0, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=20)
+@given(network=random_networks(), seed=st.integers(0, 2**32), networks=st.integers(1, 4))
+def test_permuting_each_row_in_its_own_way_is_permuting_row_by_row(network, seed, networks):
+    layout, rng = ParameterLayout.of(network.build()), np.random.default_rng(seed)
+    rows = torch.arange(float(networks * layout.size)).view(networks, -1)
+    drawn = [layout.random_permutations(rng) for _ in range(networks)]
+    together = layout.permute(rows, {axis: torch.stack([d[axis] for d in drawn]) for axis in layout.hidden_axes})
+    one_by_one = torch.stack([layout.permute(row, d) for row, d in zip(rows, drawn, strict=True)])
+    assert torch.equal(together, one_by_one)
+    back = {axis: torch.stack([d[axis].argsort() for d in drawn]) for axis in layout.hidden_axes}
+    assert torch.equal(layout.permute(together, back), rows)
+
+
+def test_new_unit_j_is_old_unit_of_the_permutations_entry_j():
+    row, order = torch.arange(float(LAYOUT.size)), torch.arange(16).roll(3)
+    old, new = (LAYOUT.unflatten(r) for r in (row, LAYOUT.permute(row, {"hidden0": order})))
+    assert torch.equal(new["hidden.0.linear.weight"], old["hidden.0.linear.weight"][order])
+    assert torch.equal(new["hidden.0.norm.bias"], old["hidden.0.norm.bias"][order])
+    assert torch.equal(new["hidden.1.linear.weight"], old["hidden.1.linear.weight"][:, order])
+    assert torch.equal(new["hidden.1.linear.bias"], old["hidden.1.linear.bias"])
+
+
+def test_random_permutations_are_uniform():
+    layout, rng = ParameterLayout.of(Network("mlp", {"widths": [2, 3, 2]}, (2,)).build()), np.random.default_rng(0)
+    seen = [tuple(layout.random_permutations(rng)["hidden0"].tolist()) for _ in range(1200)]
+    _, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert (abs(counts - 200) < 60).all()
+
+
+class Layers(nn.Module):
+    """A linear layer and whatever else, whose units have the axis `hidden`."""
+
+    def __init__(self, other, axes=None):
+        super().__init__()
+        self.linear, self.other = nn.Linear(3, 4), other
+        self.axes = {"linear.weight": ("hidden", "input"), "linear.bias": ("hidden",)} | (axes or {})
+
+
+def tied():
+    network = Layers(nn.Linear(3, 4), {"other.bias": ("hidden",)})
+    network.other.weight = network.linear.weight
+    return network
+
+
+def bare():
+    network = Layers(nn.Identity(), {"scale": ("hidden",)})
+    network.scale = nn.Parameter(torch.ones(4))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Layers(nn.Dropout(0.5)), "other: Dropout trains otherwise than it evaluates; leave it out"),
+        (lambda: Layers(nn.BatchNorm1d(4)), "other: BatchNorm1d trains otherwise than it evaluates; take LayerNorm"),
+        (lambda: Layers(nn.Sequential(nn.AlphaDropout())), "other.0: AlphaDropout trains otherwise than it evaluates"),
+        (lambda: Layers(nn.RMSNorm(4), {"other.weight": ("hidden",)}), "other.weight: a parameter of RMSNorm"),
+        (bare, "scale: a parameter of Layers that is neither weight nor bias"),
+        (tied, "other.weight: is the same tensor as linear.weight"),
+        (lambda: Layers(nn.Linear(4, 2)), r"axes and parameters differ in \['other.bias', 'other.weight'\]"),
+    ],
+    ids=["dropout", "batch norm", "nested", "rms norm", "bare parameter", "tied weights", "no axes"],
+)
+def test_what_a_row_cannot_say_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ParameterLayout.of(make())
+    assert "\n" not in str(caught.value)

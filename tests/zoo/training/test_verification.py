@@ -1,0 +1,171 @@
+import h5py
+import numpy as np
+import pytest
+import safetensors.torch
+
+from zoo import load_data, open_zoo, verify
+from zoo.errors import ZooError
+from zoo.training.modes import mode_here
+from zoo.training.verification import Verification
+
+OTHER_MODE = "the same initial weights and a like first epoch (other mode)"
+
+
+@pytest.fixture
+def alter(tiny_copy, reseal):
+    """A function that lets `change` alter an array of all shards of a treatment and opens the zoo, checksums renewed."""
+
+    def make(treatment, name, change):
+        for file in tiny_copy.manifest.of(treatment):
+            with h5py.File(tiny_copy.folder / file.path, "r+") as shard:
+                values = shard[name][...]
+                change(values)
+                shard[name][...] = values
+            reseal(tiny_copy.folder, file.path)
+        return open_zoo(tiny_copy.folder)
+
+    return make
+
+
+def alter_first(alter, treatment, change, name="weights"):
+    """Alter the shard with four networks alone."""
+    return alter(treatment, name, lambda values: change(values) if len(values) == 4 else None)
+
+
+@pytest.fixture
+def elsewhere(tiny_copy, edit_manifest):
+    """A function that opens the zoo as if another processor had made it."""
+
+    def change(values):
+        for entry in values["files"]:
+            if entry["mode"] is not None:
+                entry["mode"]["processor"] = "abacus"
+
+    def make():
+        edit_manifest(tiny_copy.folder, change)
+        return open_zoo(tiny_copy.folder)
+
+    return make
+
+
+def test_fresh_zoo_verifies_and_trains_again_bit_for_bit(tiny_zoo):
+    lines = []
+    found = verify(tiny_zoo, retrain=5, progress=lines.append)
+    assert found == Verification(files=13, measured=30, retrained=5, compared=0)
+    assert lines[:2] == ["13 checksums hold", "30 networks measure as recorded"]
+    assert [line.partition(",")[0] for line in lines[2:]] == list(tiny_zoo.treatments)
+    assert all(line.endswith("trained again, the same weights bit for bit") for line in lines[2:])
+
+
+def test_sample_is_the_number_of_networks_measured_for_each_treatment(tiny_zoo):
+    assert verify(tiny_zoo, sample=2).measured == 2 * len(tiny_zoo.treatments)
+
+
+def test_mode_of_a_zoo_is_this_machines(tiny_zoo):
+    modes = {file.mode for file in tiny_zoo.manifest.files if file.pairs is not None}
+    assert len(modes) == 1
+    (mode,) = modes
+    assert mode == mode_here("cpu", mode.data)
+
+
+def test_zoo_of_another_mode_is_compared_by_start_and_first_epoch(elsewhere):
+    lines = []
+    found = verify(elsewhere(), retrain=5, progress=lines.append)
+    assert (found.retrained, found.compared) == (0, 5)
+    assert all(line.endswith(OTHER_MODE) for line in lines[2:])
+
+
+def nudge(weights):
+    """Another bit in each network, which no measurement feels."""
+    weights[:, 0] = np.nextafter(weights[:, 0], np.inf)
+
+
+def test_last_bit_of_a_weight_is_found_by_training_again_in_the_same_mode(alter):
+    zoo = alter("standard", "weights", nudge)
+    assert verify(zoo).measured == 30
+    with pytest.raises(ZooError, match=r"standard, pair \d, trained again: other weights, in the same mode"):
+        verify(zoo, retrain=1)
+
+
+def test_last_bit_of_a_weight_may_differ_in_another_mode(alter, elsewhere):
+    alter("standard", "weights", nudge)
+    assert verify(elsewhere(), retrain=1).compared == 1
+
+
+def test_last_bit_of_an_initial_weight_must_not_differ_in_any_mode(alter, elsewhere):
+    zoo = alter("standard", "initial_weights", nudge)
+    for each in (zoo, elsewhere()):
+        with pytest.raises(ZooError, match="trained again: other initial weights"):
+            verify(each, retrain=1)
+
+
+def test_first_epoch_of_another_training_is_found_in_another_mode(alter, elsewhere):
+    def exaggerate(curves):
+        curves *= 1.2
+
+    alter("standard", "curve_train_loss", exaggerate)
+    with pytest.raises(ZooError, match=r"trained again: first epoch's loss .*, recorded"):
+        verify(elsewhere(), retrain=1)
+
+
+@pytest.mark.parametrize("treatment", ["standard", "w_asymmetric", "sigma_asymmetric"])
+def test_changed_weights_do_not_measure_as_recorded(alter, treatment):
+    def change(weights):
+        weights[2, -10:] = np.linspace(-5, 5, 10)  # the biases of the outputs
+
+    with pytest.raises(ZooError, match=rf"{treatment}, pair 2: train (accuracy|loss) is .*, recorded as"):
+        verify(alter_first(alter, treatment, change))
+
+
+@pytest.mark.parametrize("metric", ["train_accuracy", "train_loss", "test_accuracy", "test_loss"])
+def test_embellished_record_does_not_measure_as_recorded(alter, metric):
+    def embellish(values):
+        values *= 0.98 if metric.endswith("loss") else 1.02
+
+    with pytest.raises(ZooError, match=f"syre, pair 0: {metric.replace('_', ' ')} is .*, recorded as"):
+        verify(alter("syre", metric, embellish))
+
+
+def test_fixed_entry_that_is_not_the_constant_is_found(alter, tiny_copy):
+    column = int((~tiny_copy.treated("w_asymmetric").trainable).nonzero()[0])
+
+    def change(weights):
+        weights[3, column] = np.nextafter(weights[3, column], np.float32(np.inf))
+
+    with pytest.raises(ZooError, match="w_asymmetric has fixed entries that are not the constants"):
+        verify(alter_first(alter, "w_asymmetric", change))
+
+
+def test_networks_that_diverged_verify(diverged_zoo):
+    assert set(diverged_zoo.field("standard", "status")) == {"diverged"}
+    assert verify(diverged_zoo, retrain=2) == Verification(files=3, measured=4, retrained=2, compared=0)
+
+
+def test_loss_that_is_not_a_number_is_recorded_as_such(alter):
+    data = load_data("digits", train_limit=512)
+    alter_first(alter, "standard", lambda weights: weights[1].fill(np.nan))
+    for part, y in (("train", data.train_y), ("test", data.test_y)):
+        # Logits that are all NaN are taken for class 0.
+        for name, value in (("loss", np.nan), ("accuracy", (y == 0).float().mean())):
+            with pytest.raises(ZooError, match=r"standard, pair 1: .* recorded as"):
+                verify(alter("standard", "seconds", lambda seconds: None))
+            zoo = alter_first(alter, "standard", lambda values, value=value: values[1:2].fill(value), f"{part}_{name}")
+    assert verify(zoo).measured == 30
+
+
+def test_constants_that_the_recipe_does_not_draw_are_found(tiny_copy, reseal):
+    path = tiny_copy.folder / "w_asymmetric" / "constants.safetensors"
+    held = safetensors.torch.load_file(path)
+    held["constants"][~held["mask"]] += 0.5
+    path.write_bytes(safetensors.torch.save(held))
+    reseal(tiny_copy.folder, "w_asymmetric/constants.safetensors")
+    with pytest.raises(ZooError, match="w_asymmetric's constants are not those of the recipe"):
+        verify(open_zoo(tiny_copy.folder))
+
+
+def test_networks_are_trained_again_once_each_treatments_taking_turns(tiny_zoo):
+    lines = []
+    found = verify(tiny_zoo, sample=1, retrain=7, progress=lines.append)
+    trained = [line.partition(": trained again")[0] for line in lines if "trained again" in line]
+    assert found.retrained + found.compared == len(set(trained)) == 7
+    assert [line.partition(",")[0] for line in trained[:5]] == list(tiny_zoo.treatments)

@@ -1,0 +1,77 @@
+"""Graph networks that classify the nodes of one graph: the mean over neighbours and a root term.
+
+Source: Hamilton, Ying, Leskovec 2017, *Inductive Representation Learning on Large Graphs*,
+https://arxiv.org/abs/1706.02216; three layers with a norm as in Lim et al. 2024, section 5.1,
+https://arxiv.org/abs/2405.20231, but LayerNorm, which has no statistics to set anew on the way between two networks.
+"""
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from zoo.data.graphs import graph_of
+from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture
+
+
+class GNN(Architecture):
+    """Layers of mean aggregation on a graph of `zoo.data.graphs.GRAPHS`.
+
+    An example is the number of a node; all nodes are worked out together, however few are asked for.
+
+    Arguments:
+        graph: whose nodes are classified.
+        features, classes: of its nodes.
+        hidden: units of every hidden layer.
+        layers: of aggregation, the output included.
+        activation: after each hidden layer.
+
+    Example:
+        >>> sum(p.numel() for p in GNN().parameters())
+        11269
+    """
+
+    whole = True
+
+    def __init__(
+        self,
+        graph: Literal["sbm", "ogbn-arxiv"] = "sbm",
+        features: PositiveInt = 16,
+        classes: PositiveInt = 5,
+        hidden: PositiveInt = 64,
+        layers: Annotated[int, Field(ge=2)] = 3,
+        activation: Activation = "relu",
+    ) -> None:
+        from torch_geometric.nn import SAGEConv
+
+        super().__init__()
+        self.graph = graph
+        widths = [features, *[hidden] * (layers - 1), classes]
+        self.convs = nn.ModuleList(SAGEConv(i, o) for i, o in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers - 1))
+        self.activations = nn.ModuleList(ACTIVATIONS[activation]() for _ in range(layers - 1))
+
+        axes = ["input", *(f"hidden{i}" for i in range(layers - 1)), "output"]
+        self.axes = {}
+        for i, (before, units) in enumerate(itertools.pairwise(axes)):
+            self.axes[f"convs.{i}.lin_l.weight"] = (units, before)
+            self.axes[f"convs.{i}.lin_l.bias"] = (units,)
+            self.axes[f"convs.{i}.lin_r.weight"] = (units, before)
+            if units != "output":
+                self.axes |= {f"norms.{i}.weight": (units,), f"norms.{i}.bias": (units,)}
+        self.sites = {f"activations.{i}": f"hidden{i}" for i in range(layers - 1)}
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """Map numbers of nodes `(B, 1)` to logits `(B, classes)`."""
+        graph = graph_of(self.graph, self.data_dir)
+        weight = next(self.parameters())
+        x, edge_index = graph.x.to(weight), graph.edge_index.to(weight.device)
+        for conv, norm, activation in zip(self.convs, self.norms, self.activations, strict=False):
+            x = activation(norm(conv(x, edge_index)))
+        return self.convs[-1](x, edge_index)[nodes[:, 0].long()]
+
+    @classmethod
+    def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
+        """Narrow the hidden layers, to the nearest unit."""
+        return arguments | {"hidden": max(1, round(width * arguments["hidden"]))}

@@ -1,0 +1,104 @@
+"""Residual networks for small images.
+
+Source: He, Zhang, Ren, Sun 2016, *Deep Residual Learning for Image Recognition*, section 4.2,
+https://arxiv.org/abs/1512.03385, with GroupNorm(1) for batch norm and 1x1 convolutions for shortcuts, as in Lim et al.
+2024, https://arxiv.org/abs/2405.20231, whose parameter names are kept.
+"""
+
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture
+
+
+class Block(nn.Module):
+    """Two convolutions around a residual stream."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.ln1 = nn.GroupNorm(1, outputs)
+        self.nonlin1 = ACTIVATIONS[activation]()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.ln2 = nn.GroupNorm(1, outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1:
+            self.shortcut.extend([nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(1, outputs)])
+        self.nonlin2 = ACTIVATIONS[activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, inputs, H, W)` to `(B, outputs, H/stride, W/stride)`."""
+        y = self.ln2(self.conv2(self.nonlin1(self.ln1(self.conv1(x)))))
+        return self.nonlin2(y + self.shortcut(x))
+
+
+class ResNet(Architecture):
+    """A residual network of `6 x blocks + 2` layers in three stages of 16, 32 and 64 channels.
+
+    All blocks of a stage add to one residual stream, so they share the stream's axis.
+
+    Arguments:
+        blocks: in each stage: 1 gives ResNet8, 2 ResNet14, 3 ResNet20.
+        width: multiplies the channels, to the nearest one.
+        channels: of the image.
+        classes: outputs.
+        activation: everywhere, after the residual additions too.
+
+    Example:
+        >>> [sum(p.numel() for p in ResNet(width=w).parameters()) for w in (1.0, 0.875)]
+        [78042, 59944]
+    """
+
+    def __init__(
+        self,
+        blocks: PositiveInt = 1,
+        width: PositiveFloat = 1.0,
+        channels: PositiveInt = 3,
+        classes: PositiveInt = 10,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        widths = [max(1, round(width * units)) for units in (16, 32, 64)]
+        self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.ln1 = nn.GroupNorm(1, widths[0])
+        self.nonlin = ACTIVATIONS[activation]()
+        self.axes = {
+            "conv1.weight": ("stream1", "input", None, None),
+            "ln1.weight": ("stream1",),
+            "ln1.bias": ("stream1",),
+        }
+        self.sites = {"nonlin": "stream1"}
+        for stage in (1, 2, 3):
+            self._add_stage(stage, widths[max(0, stage - 2)], widths[stage - 1], blocks, activation)
+        self.linear = nn.Linear(widths[2], classes)
+        self.axes |= {"linear.weight": ("output", "stream3"), "linear.bias": ("output",)}
+
+    def _add_stage(self, stage: int, inputs: int, outputs: int, blocks: int, activation: str) -> None:
+        layer, stream = nn.Sequential(), f"stream{stage}"
+        for b in range(blocks):
+            first = b == 0 and stage > 1
+            layer.append(Block(inputs if b == 0 else outputs, outputs, 2 if first else 1, activation))
+            name, inner, before = f"layer{stage}.{b}", f"block{stage}.{b}", f"stream{stage - 1}" if first else stream
+            self.axes[f"{name}.conv1.weight"] = (inner, before, None, None)
+            self.axes |= {f"{name}.ln1.weight": (inner,), f"{name}.ln1.bias": (inner,)}
+            self.axes[f"{name}.conv2.weight"] = (stream, inner, None, None)
+            self.axes |= {f"{name}.ln2.weight": (stream,), f"{name}.ln2.bias": (stream,)}
+            if first:
+                self.axes[f"{name}.shortcut.0.weight"] = (stream, before, None, None)
+                self.axes |= {f"{name}.shortcut.1.weight": (stream,), f"{name}.shortcut.1.bias": (stream,)}
+            self.sites |= {f"{name}.nonlin1": inner, f"{name}.nonlin2": stream}
+        self.add_module(f"layer{stage}", layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `(B, C, H, W)` to logits `(B, classes)`."""
+        x = self.nonlin(self.ln1(self.conv1(x)))
+        for stage in ("layer1", "layer2", "layer3"):
+            x = self.get_submodule(stage)(x)
+        return self.linear(x.mean((-2, -1)))
+
+    @classmethod
+    def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
+        """Multiply the width."""
+        return arguments | {"width": width * arguments["width"]}

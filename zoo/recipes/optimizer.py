@@ -1,0 +1,54 @@
+"""The settings that all networks of a recipe train with, and the schedule of their learning rate."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from zoo.data.augmentation import Augmentation
+from zoo.stored import Stored
+
+Schedule = Literal["constant", "triangular", "warmup", "exponential_warmup"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Optimizer(Stored):
+    """The settings that all networks of a recipe share.
+
+    Arguments:
+        optimizer: `adamw` (Loshchilov & Hutter 2019) or `sgd` with momentum, as in `torch.optim`.
+        batch_size: examples a step; the incomplete batch at the end of an epoch is left out.
+        schedule: of the learning rate. `constant`; `triangular`: up over the warmup, then down to 0, both
+            linearly; `warmup`: up linearly, then constant; `exponential_warmup`: from a hundredth, by the same
+            factor each epoch, then constant.
+        warmup: share of the training that warms up.
+        warmup_epochs: the same in epochs; takes the place of `warmup`.
+        momentum: for SGD.
+        betas, epsilon: for AdamW.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    batch_size: PositiveInt = 64
+    schedule: Schedule = "constant"
+    warmup: float = Field(0.2, ge=0, le=1)
+    warmup_epochs: PositiveInt | None = None
+    momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    epsilon: PositiveFloat = 1e-8
+    augmentation: Augmentation | None = None
+
+    def factors(self, epochs: int, steps_per_epoch: int) -> Float[np.ndarray, " steps"]:
+        """Return the learning rate at each step as a fraction of the highest."""
+        steps = epochs * steps_per_epoch
+        step = np.arange(steps)
+        peak = self.warmup * steps if self.warmup_epochs is None else float(self.warmup_epochs * steps_per_epoch)
+        if self.schedule == "constant" or peak == 0:
+            rising = np.ones(steps)
+        elif self.schedule == "exponential_warmup":
+            rising = 100 ** np.minimum(step // steps_per_epoch * steps_per_epoch / peak - 1, 0)
+        else:
+            rising = np.minimum((step + 1) / peak, 1)
+        if self.schedule == "triangular":
+            return np.minimum(rising, (steps - step) / max(steps - peak, 1))
+        return rising

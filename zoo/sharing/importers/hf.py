@@ -1,0 +1,152 @@
+"""What `export_zoo` wrote, made a zoo again: bit for bit, a shard at a time."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from zoo.errors import ZooError
+from zoo.files import check_empty, checksum_of, room_beside, write_whole
+from zoo.sharing.croissant import CROISSANT, checksums
+from zoo.store.columns import SPLITS, Column
+from zoo.store.manifest import MANIFEST, File, Manifest
+from zoo.store.shards import row_size, write_shard
+from zoo.store.zoo import Zoo
+
+BATCH = 16 << 20  # bytes that are read at once
+UNPACKED = 4  # times the size of a file, at most: exports are not compressed
+
+
+def import_zoo(
+    source: str | Path, folder: str | Path, *, progress: Callable[[int], object] = lambda networks: None
+) -> Zoo:
+    """Make a zoo again of what `export_zoo` wrote, bit for bit, a shard at a time.
+
+    Arguments:
+        source: folder of the data set.
+        folder: of the zoo, new or empty.
+        progress: called with the number of networks just written.
+
+    Raises:
+        ZooError: if a file is missing or not what `zoo.json` and `croissant.json` say, or the folder holds something;
+            nothing is left behind.
+    """
+    source, folder = Path(source), Path(folder)
+    check_empty(folder)
+    manifest = Manifest.read(source)
+    _check_checksums(source)
+    with room_beside(folder.absolute()) as temporary:
+        part = temporary / "zoo"
+        files = [_copy(source, part, file) for file in manifest.files if file.pairs is None]
+        for treatment in manifest.treatments:
+            files += _import_treatment(source, part, manifest, treatment, progress)
+        manifest.model_copy(update={"files": tuple(files)}).write(part)
+        part.replace(folder)
+    return Zoo(folder)
+
+
+def _copy(source: Path, folder: Path, file: File) -> File:
+    """Copy what a treatment holds constant, having compared it with its checksum."""
+    path = source / file.path
+    if not path.is_file() or path.stat().st_size != file.bytes or checksum_of(path) != file.sha256:
+        raise ZooError(f"{path}: is not the file that {MANIFEST} lists; download it again")
+    write_whole(folder / file.path, path.read_bytes())
+    return file
+
+
+def _check_checksums(source: Path) -> None:
+    """See to it that the Parquet files, those of `metadata` too, are the ones that were written."""
+    listed = checksums(source)
+    for path in sorted(source.glob("*/*.parquet")):
+        if listed.get(f"{path.parent.name}/{path.name}") != checksum_of(path):
+            raise ZooError(f"{path}: is not the file that {CROISSANT} lists; download it again")
+
+
+def _import_treatment(
+    source: Path, folder: Path, manifest: Manifest, treatment: str, progress: Callable[[int], object]
+) -> list[File]:
+    """Write the shards of a treatment as they were."""
+    size, columns, files = row_size(manifest, treatment), manifest.columns_of(treatment), []
+    _check_files(source / treatment, manifest.pairs, columns, size)
+    shards = [(range(*shard.pairs), shard.mode) for shard in manifest.of(treatment) if shard.pairs and shard.mode]
+    runs = _in_runs(source / treatment, [run for run, _ in shards], size)
+    for (run, mode), arrays in zip(shards, runs, strict=True):
+        files.append(write_shard(folder, manifest, treatment, run, arrays, mode))
+        progress(len(run))
+    return files
+
+
+def _check_files(folder: Path, pairs: int, columns: Mapping[str, Column], size: int) -> None:
+    """See to it, before any is read, that a treatment's files hold what they should and unpack to no more than it."""
+    networks = 0
+    for path in _files(folder):
+        try:
+            file, schema = pq.read_metadata(path), pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ZooError(f"{path}: cannot be read ({error}); download it again") from None
+        for name, column in columns.items():
+            wanted = arrow_type(column, size)
+            if name != "split" and (name not in schema.names or schema.field(name).type != wanted):
+                raise ZooError(f"{path}: {name} is no column of {wanted}; download it again")
+        unpacked = sum(file.row_group(group).total_byte_size for group in range(file.num_row_groups))
+        if unpacked > UNPACKED * path.stat().st_size:
+            raise ZooError(f"{path}: unpacks to {unpacked / 1e9:.1f} GB, which no export does; download it again")
+        networks += file.num_rows
+    if networks != pairs:
+        raise ZooError(f"{folder}: has {networks:,} networks instead of {pairs:,}; download it again")
+
+
+def arrow_type(column: Column, parameters: int) -> pa.DataType:
+    """Return the type of a column in Parquet."""
+    single = pa.string() if column.dtype == "string" else pa.from_numpy_dtype(column.dtype)
+    return single if column.width is None else pa.list_(single, column.shape(1, parameters)[1])
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for split in SPLITS if (path := folder / f"{split}.parquet").is_file()]
+
+
+class _Stream:
+    """The networks of a file, a batch at a time, in the order of their pairs."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self.path = path
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)  # or else all of it is read at once
+        self.batches = map(pa.Table.from_batches, ([batch] for batch in file.iter_batches(rows)))
+        self.left: pa.Table | None = None
+
+    def until(self, pair: int) -> list[pa.Table]:
+        """Return those that come next, before a pair."""
+        tables = []
+        try:
+            while (table := self.left or next(self.batches, None)) is not None:
+                count = int(np.searchsorted(table["pair"].to_numpy(), pair))
+                tables.append(table.slice(0, count))
+                self.left = table.slice(count) if count < len(table) else None
+                if self.left:
+                    break
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise ZooError(f"{self.path}: cannot be read ({error}); download it again") from None
+        return [table.append_column("split", pa.array([self.path.stem] * len(table), pa.string())) for table in tables]
+
+
+def _in_runs(folder: Path, runs: Sequence[range], size: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """Return the arrays of runs of pairs; the networks of each stand in the files of their splits."""
+    streams = [_Stream(path, max(1, BATCH // (8 * size))) for path in _files(folder)]
+    for run in runs:
+        table = pa.concat_tables([part for stream in streams for part in stream.until(run.stop)]).sort_by("pair")
+        if table["pair"].to_pylist() != list(run):
+            raise ZooError(f"{folder}: has not each of the pairs {run.start} to {run.stop - 1} once; download it again")
+        yield {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
+
+
+def _numpy(values: pa.Array) -> NDArray[Any]:
+    if pa.types.is_fixed_size_list(values.type):
+        return values.flatten().to_numpy().reshape(len(values), values.type.list_size)
+    if pa.types.is_string(values.type):
+        return np.array(values.to_pylist(), str)
+    return values.to_numpy(zero_copy_only=False)
