@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench lowest clean
 
 quickstart: .venv/installed
 	.venv/bin/asymzoo quickstart
@@ -23,14 +23,26 @@ bench: .venv/installed-dev
 	.venv/bin/python tests/performance/bayesian.py
 	.venv/bin/python tests/performance/hub.py
 
+# The lowest versions that pyproject.toml allows, but the torch of .venv: old ones bring CUDA.
+lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest -n 2 -W ignore::DeprecationWarning
+
 clean:
-	rm -rf .venv build *.egg-info quickstart .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest build *.egg-info quickstart .hypothesis .mypy_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable .
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[all]"
 	touch $@
 
 .venv/installed-dev: .venv/installed
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+.venv-lowest/installed: .venv/installed
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest --resolution lowest-direct \
+		$$(.venv/bin/pip freeze | grep ^torch==) --editable ".[all]"
+	.venv-lowest/bin/uv pip install --python .venv-lowest --editable ".[dev]"
 	touch $@
