@@ -39,7 +39,6 @@ from zoo.store.manifest import TREATMENT_NAME, ZOO_NAME, digest_of
 from zoo.store.zoo import Zoo
 from zoo.stored import Stored
 from zoo.treatments import TREATMENTS, Treated, Treatment
-from zoo.treatments.base import Held
 
 BUILT_IN = files("zoo") / "recipes"
 HYPERPARAMETERS = ("learning_rate", "weight_decay", "label_smoothing", "epochs")
@@ -219,14 +218,11 @@ class Recipe(Stored):
         """Identify the recipe by its content, see `zoo.store.manifest.digest_of`."""
         return digest_of(self.to_json())
 
-    def treat(
-        self, treatment: str, held: Held | None = None, *, pairs: Iterable[int] = (0,), data_dir: Path | None = None
-    ) -> Treated:
+    def treat(self, treatment: str, *, pairs: Iterable[int] = (0,), data_dir: Path | None = None) -> Treated:
         """Return the architecture under a treatment.
 
         Arguments:
             treatment: its name in the recipe.
-            held: what a zoo holds constant; drawn anew without it.
             pairs: whose networks these are, see `Treated.of`.
             data_dir: folder of files that the networks themselves read.
 
@@ -235,7 +231,7 @@ class Recipe(Stored):
         """
         name, arguments, chosen = self.architecture.name, self.architecture.arguments, self.treatments[treatment]
         try:
-            return Treated.of(chosen, name, arguments, seed=self.seed, held=held, pairs=tuple(pairs), data_dir=data_dir)
+            return Treated.of(chosen, name, arguments, seed=self.seed, pairs=tuple(pairs), data_dir=data_dir)
         except RecipeError as error:
             fact = str(error)
             place = "" if fact.startswith("architecture: ") else f"treatments.{treatment}."

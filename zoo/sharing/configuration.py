@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from zoo.store.columns import Column
 
 METADATA = "metadata"
 TREATMENT = Column(name="treatment", kind="id", dtype="string", meaning="Name of the treatment.")
+
+
+def arrow_type(column: Column, parameters: int) -> pa.DataType:
+    """Return the type of a column in Parquet."""
+    single = pa.string() if column.dtype == "string" else pa.from_numpy_dtype(column.dtype)
+    return single if column.width is None else pa.list_(single, column.shape(1, parameters)[1])
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, List, Value
+from datasets import Features, Value
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
 from zoo.files import check_empty, write_whole
 from zoo.sharing.card import CARD, FIGURE, card, draw_accuracies
-from zoo.sharing.configuration import METADATA, TREATMENT, Configuration
+from zoo.sharing.configuration import METADATA, TREATMENT, Configuration, arrow_type
 from zoo.sharing.croissant import CROISSANT, croissant
 from zoo.store.columns import SPLITS, WEIGHTS, Column
 from zoo.store.shards import row_size
@@ -131,11 +131,8 @@ def _describe(
 
 
 def _features(columns: Mapping[str, Column], parameters: int) -> Features:
-    def feature(column: Column) -> Value | List:
-        single = Value(column.dtype)
-        return single if column.width is None else List(single, length=column.shape(1, parameters)[1])
-
-    return Features({name: feature(column) for name, column in columns.items()})
+    types = {name: arrow_type(column, parameters) for name, column in columns.items()}
+    return Features.from_arrow_schema(pa.schema(types))
 
 
 def _table(arrays: Arrays, features: Features) -> pa.Table:

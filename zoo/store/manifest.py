@@ -168,11 +168,7 @@ class Manifest(BaseModel):
         Raises:
             ZooError: if there is none, a bit of it has changed, or it is of another version.
         """
-        path = folder / MANIFEST
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ZooError(f"{folder}: no zoo here, {MANIFEST} cannot be read ({error.strerror})") from error
+        path, content = folder / MANIFEST, _content(folder)
         seal = SEAL.match(content)
         if seal is None or seal[1] != _seal_of(content):
             raise ZooError(f"{path}: {_why_unsealed(content)}")
@@ -268,17 +264,22 @@ def reseal(folder: Path) -> Manifest:
     Raises:
         ZooError: if there is none or it is not valid.
     """
-    path = folder / MANIFEST
+    path, content = folder / MANIFEST, _content(folder)
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(content)
         values["digest"] = digest_of(values["recipe"])
-    except OSError as error:
-        raise ZooError(f"{folder}: no zoo here, {MANIFEST} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ZooError(f"{path}: is no manifest ({type(error).__name__}: {error}); correct it") from None
     manifest = Manifest.parse(json.dumps(values).encode(), path)
     manifest.write(folder)
     return manifest
+
+
+def _content(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise ZooError(f"{folder}: no zoo here, {MANIFEST} cannot be read ({error.strerror})") from error
 
 
 def _seal_of(content: bytes) -> bytes:

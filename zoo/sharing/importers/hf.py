@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError
 from zoo.files import check_empty, checksum_of, room_beside, write_whole
+from zoo.sharing.configuration import arrow_type
 from zoo.sharing.croissant import CROISSANT, checksums
 from zoo.store.columns import SPLITS, Column
 from zoo.store.manifest import MANIFEST, File, Manifest
@@ -98,12 +99,6 @@ def _check_files(folder: Path, pairs: int, columns: Mapping[str, Column], size: 
         networks += file.num_rows
     if networks != pairs:
         raise ZooError(f"{folder}: has {networks:,} networks instead of {pairs:,}; download it again")
-
-
-def arrow_type(column: Column, parameters: int) -> pa.DataType:
-    """Return the type of a column in Parquet."""
-    single = pa.string() if column.dtype == "string" else pa.from_numpy_dtype(column.dtype)
-    return single if column.width is None else pa.list_(single, column.shape(1, parameters)[1])
 
 
 def _files(folder: Path) -> list[Path]:
