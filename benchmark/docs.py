@@ -1,17 +1,17 @@
-"""Fills the tables of a page of documentation from the results that are kept, so that no figure is typed.
+"""Fills the tables of a documentation page from stored results, so that no number is typed by hand.
 
 A table stands under a comment that says what it shows:
 
     <!-- FILE METRIC -->                   a row for each metanetwork, a column for each treatment
     <!-- FILE METRIC ROWS COLUMNS -->      the same, by keys of `benchmark.metanetworks.LABELS`
     <!-- FILE costs -->                    parameters and seconds
-    <!-- FILE MODEL less OTHER -->         how much more one metanetwork reaches than another
+    <!-- FILE MODEL less OTHER -->         differences between the metrics of two metanetworks
 
-with FILE in `benchmark/results`, or several joined by `+`. Of a phenomenon, a row for each treatment:
+FILE is in `benchmark/results`; several files are joined by `+`. A table of a phenomenon has a row for each treatment:
 
     <!-- ZOO/FILE PATH … -->               a column for each path, such as `barriers.test_loss`
     <!-- ZOO/FILE PATH by FIELD -->        a column for each value of a field, such as `variant`
-    <!-- ZOO/FILE FIELD=VALUE … -->        of the findings of that value only
+    <!-- ZOO/FILE FIELD=VALUE … -->        only findings whose field has that value
 """
 
 import json
@@ -29,10 +29,10 @@ COMMENT = re.compile(r"(<!-- (\S+\.json) (.+?) -->\n)(?:\|.*\n)*")
 
 
 def fill(page: str) -> str:
-    """Return a page with its tables as the results now are.
+    """Return a page with its tables filled from the present results.
 
     Raises:
-        TaskError: if a file is missing or is none of results.
+        TaskError: If a file is missing or holds no results.
     """
     return COMMENT.sub(lambda found: f"{found[1]}{_table(found[2], *found[3].split())}\n", page)
 
@@ -66,8 +66,8 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
     match [word for word in words if "=" not in word]:
         case [place, "by", field]:
             for finding in findings:
-                if told := _read(finding, place):
-                    cells.setdefault(finding["treatment"], {})[f"{field} {finding[field]}"] = told
+                if text := _read(finding, place):
+                    cells.setdefault(finding["treatment"], {})[f"{field} {finding[field]}"] = text
             if not cells:
                 raise TaskError(f"{path}: {place}: no finding has it")
         case places:
@@ -80,7 +80,7 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
 
 
 def _read(finding: Any, place: str) -> str:
-    """Return what stands at a place in a finding, in words; nothing if it has no such place or that is empty."""
+    """Return the value at a place in a finding as text; empty if there is no such place or no value."""
     for part in place.split("."):
         if isinstance(finding, dict) and part not in finding:
             return ""

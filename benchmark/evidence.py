@@ -1,4 +1,4 @@
-"""What a result carries along: when, how, from which code and on what it was made."""
+"""Records how a result was made: date, command, commit, versions and processor."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ from zoo.training.modes import processor_name
 
 
 def evidence() -> dict[str, str]:
-    """Return the version of the format, date, command (of absolute paths the last part), commit and hardware."""
+    """Return schema version, date, command (absolute paths without their folders), commit, versions and processor."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

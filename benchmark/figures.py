@@ -1,4 +1,4 @@
-"""What all figures share: their style, their panels, and how they are written."""
+"""Style and panels of all figures, and how they are written to files."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from zoo.files import write_whole
 if TYPE_CHECKING:
     import matplotlib.figure
 
-Figure: TypeAlias = "matplotlib.figure.Figure"  # by its name: matplotlib is imported when something is drawn
+Figure: TypeAlias = "matplotlib.figure.Figure"  # as a string, because matplotlib is imported only to draw
 
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
 

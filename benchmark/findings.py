@@ -1,4 +1,4 @@
-"""What all findings of phenomena have in common: a line for the terminal, and a form for JSON files."""
+"""Findings of phenomena: their common interface, and how they are written as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ DIGITS = 4
 
 @runtime_checkable
 class Finding(Protocol):
-    """What a phenomenon is like under a treatment; a dataclass."""
+    """What was measured under one treatment; a dataclass."""
 
     @property
     def treatment(self) -> str:
-        """Whose networks."""
+        """Name of the networks' treatment."""
         ...
 
     def headline(self) -> str:
-        """Say the most important figure in one line."""
+        """State the most important number in one line."""
         ...
 
 
 def to_json(value: Any) -> Any:
-    """Return dataclasses, arrays and estimates as JSON values, numbers of arrays with four significant digits."""
+    """Return dataclasses, arrays and estimates as JSON values; numbers in arrays have four significant digits."""
     if isinstance(value, Estimate):
         return value._asdict()
     if isinstance(value, np.ndarray):
@@ -49,6 +49,12 @@ def to_json(value: Any) -> Any:
 
 
 def write_findings(path: Path, phenomenon: str, findings: Sequence[Finding]) -> None:
-    """Write findings of a phenomenon, a key of `PHENOMENA`, as a JSON file, and how they were made."""
+    """Write findings, and how they were made, to a JSON file.
+
+    Arguments:
+        path: Path of the file.
+        phenomenon: Name of the phenomenon, such as a key of `PHENOMENA`.
+        findings: Findings to write.
+    """
     values = {"made": evidence(), phenomenon: to_json(findings)}
     write_whole(path, json.dumps(values, separators=(",", ":")).encode())

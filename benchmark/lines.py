@@ -1,4 +1,7 @@
-"""Loss and accuracy along straight lines in weight space, for many lines at once."""
+"""Loss and accuracy along straight lines in weight space, for many lines at once.
+
+A line goes from a network a to a network b through the networks `(1 - t) a + t b`, t from 0 to 1.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -7,71 +10,28 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.data import Data
 from zoo.errors import TaskError
-from zoo.networks.stack import Stack, averaged, score
+from zoo.networks.stack import Stack, averaged, in_turn, score_examples
 from zoo.statistics import Estimate, mean_interval
-from zoo.store.columns import CONSTANT
-from zoo.store.zoo import Zoo
 
 Curves = Float[np.ndarray, "lines points"]
 Change = Callable[[Stack, tuple[Stack, Stack], Float[Tensor, " networks"]], Stack]
 
 
-def trained_networks(zoo: Zoo, treatment: str, least: int) -> Int[np.ndarray, " networks"]:
-    """Return which networks have not diverged.
-
-    Raises:
-        TaskError: if they are fewer than `least`.
-    """
-    return _enough(zoo, treatment, zoo.index(treatment), "trained", least)
-
-
-def good_networks(zoo: Zoo, treatment: str, least: int) -> Int[np.ndarray, " networks"]:
-    """Return which networks are worth connecting or merging.
-
-    All trained ones of replicas; where hyperparameters differ, those of at least the median train accuracy.
-
-    Raises:
-        TaskError: if they are fewer than `least`, or do not share their activations.
-    """
-    check_shared(zoo, treatment)
-    index = zoo.index(treatment)
-    if any(np.ptp(values) > 0 for values in zoo.group(treatment, "hyperparameter").values()):
-        accuracy = zoo.field(treatment, "train_accuracy")[index]
-        index = index[accuracy >= np.median(accuracy)] if len(index) else index
-    return _enough(zoo, treatment, index, "good", least)
-
-
-def check_shared(zoo: Zoo, treatment: str, what: Literal["activations", "constants"] = "activations") -> None:
-    """Raise a `TaskError` if each network has its own activations, or anything constant of its own.
-
-    No mean of two networks with different activations is a network of the zoo.
-    """
-    names = ("held_F",) if what == "activations" else CONSTANT
-    if not zoo.columns(treatment).keys().isdisjoint(names):
-        raise TaskError(f"{zoo.folder}: {treatment} networks have their own {what}; take a treatment that shares them")
-
-
-def _enough(
-    zoo: Zoo, treatment: str, index: Int[np.ndarray, " networks"], kind: str, least: int
-) -> Int[np.ndarray, " networks"]:
-    if len(index) < least:
-        raise TaskError(
-            f"{zoo.folder}: {treatment} has {len(index)} {kind} networks; {least} or more are needed: "
-            f"asymzoo zoo generate {zoo.name} with more --pairs"
-        )
-    return index
-
-
 def interpolate(a: Stack, b: Stack, points: int) -> Stack:
-    """Return the stack of `(1 - t) a + t b`: all points of the first line, then of the next.
+    """Return the networks `(1 - t) a + t b` at equally spaced t: all points of the first line, then of the next.
+
+    Arguments:
+        a: Networks at which the lines begin.
+        b: Networks at which they end, one for each of `a`.
+        points: Number of points on a line, both ends included.
 
     Raises:
-        TaskError: if the two ends of a line have different activations, so that no network lies between them.
+        TaskError: If the two ends of a line have different activations, so that no network lies between them.
     """
     if any(not torch.equal(tensor, b.own[name]) for name, tensor in a.own.items()):
         raise TaskError("line: its ends have different activations; take networks that share them")
@@ -90,36 +50,37 @@ def measure_lines(
     splits: Sequence[Literal["train", "test"]] = ("train", "test"),
     change: Change | None = None,
 ) -> dict[str, Curves]:
-    """Measure lines from the networks of `a` to those of `b`.
+    """Measure the loss and the accuracy of networks on lines.
 
     Arguments:
-        a, b: the ends, one of each for every line.
-        data: to measure on.
-        points: on a line, both ends included.
-        splits: of the data.
-        change: what is done to the networks of the lines first, told their ends and places; it leaves the layer that
-            reads the input as it is.
+        a: Networks at which the lines begin.
+        b: Networks at which they end, one for each of `a`.
+        data: Data to measure on.
+        points: Number of points on a line, both ends included.
+        splits: Splits of the data to measure on.
+        change: Function that changes the networks on the lines before they are measured. Its arguments are these
+            networks, the two ends of each network's line, and each network's t. It must not change the first layer.
 
     Returns:
-        `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`, of the splits asked for.
+        `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`, for the chosen splits.
     """
     stack = interpolate(a, b, points)
     if change is not None:
         ends = [end.repeat(points) for end in (a, b)]
         stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).repeat(len(a)))
-    of = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
-    x, y = (torch.cat(parts) for parts in zip(*(of[split] for split in splits), strict=True))
+    examples = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
+    x, y = (torch.cat(parts) for parts in zip(*(examples[split] for split in splits), strict=True))
     batches = stack.batches(x)
-    parts = []  # of each batch, what every network makes of it
+    parts = []  # for each batch, whether each network is right and its loss, (networks, batch) each
     for batch, labels in zip(batches, y.split(len(batches[0])), strict=True):
-        scores = score(_each_logits(stack, a, b, points, batch), labels)
+        scores = score_examples(_each_logits(stack, a, b, points, batch), labels)
         parts.append([torch.cat(part) for part in zip(*scores, strict=True)])
     right, loss = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-    measured = averaged(right, loss, [len(of[split][1]) for split in splits])
+    measured = averaged(right, loss, [len(examples[split][1]) for split in splits])
     return {
         f"{split}_{name}": values.view(-1, points).numpy()
-        for split, own in zip(splits, measured, strict=True)
-        for name, values in own._asdict().items()
+        for split, evaluation in zip(splits, measured, strict=True)
+        for name, values in evaluation._asdict().items()
     }
 
 
@@ -128,55 +89,65 @@ def _each_logits(
 ) -> Iterator[Float[Tensor, "examples classes"]]:
     """Run the networks of lines, in the order of `interpolate`.
 
-    The first layer is affine in its weights, so what it makes of the input lies on a line, too. It is worked out at
-    both ends alone.
+    The first layer is affine in its weights, so its outputs for the same input lie on a line, too. They are computed
+    only at the two ends.
     """
     first = first_layer(stack)
     if first is None:
         yield from stack.each_logits(x)
         return
-    given = _given_to(stack.module, first, x)
+    first_input = _input_of(stack.module, first, x)
     rest = copy.deepcopy(stack.module)
     rest.set_submodule(first, nn.Identity())
-    networks = replace(stack, module=rest).networks()
-    for ends in zip(a.networks(), b.networks(), strict=True):
-        begin, end = (network.get_submodule(first)(given) for network in ends)
+    networks = in_turn(replace(stack, module=rest))
+    for ends in zip(in_turn(a), in_turn(b), strict=True):
+        begin, end = (network.get_submodule(first)(first_input) for network in ends)
         for t, network in zip(np.linspace(0, 1, points), networks, strict=False):
             yield network(begin.lerp(end, t))
 
 
 def first_layer(stack: Stack) -> str | None:
-    """Return the name of the linear map or convolution that alone reads the input, None if there is no such one."""
+    """Return the name of the linear map or convolution that is the only reader of the input; None if there is none."""
     readers = {p.name.rpartition(".")[0] for p in stack.layout.parameters if "input" in p.axes}
     name = readers.pop() if len(readers) == 1 else ""
     return name if isinstance(stack.module.get_submodule(name), nn.Linear | nn.Conv2d) else None
 
 
-def _given_to(module: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """Return what a layer is given when the module runs on `x`."""
-    given: list[Tensor] = []
-    hook = module.get_submodule(layer).register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+def _input_of(module: nn.Module, layer: str, x: Tensor) -> Tensor:
+    """Return the input of a layer when the module runs on `x`."""
+    inputs: list[Tensor] = []
+    hook = module.get_submodule(layer).register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     module(x)
     hook.remove()
-    return given[0]
+    return inputs[0]
 
 
 def mean_distances(distance: Float[np.ndarray, " lines"], parameters: int) -> dict[str, Estimate]:
-    """Return the mean distance, `whole`, and per square root of the number of trainable parameters, `per_parameter`."""
+    """Return the means, with 95 % intervals, of distances d (`whole`) and of `d / sqrt(parameters)` (`per_parameter`).
+
+    Arguments:
+        distance: Distance between the two ends of each line.
+        parameters: Number of trainable parameters of a network.
+    """
     return {"whole": mean_interval(distance), "per_parameter": mean_interval(distance / parameters**0.5)}
 
 
 def as_loss(name: str, curves: Curves) -> Curves:
-    """Turn accuracies, so that what is lost is above the line for all curves."""
+    """Return curves of which higher is worse: those of accuracy with their sign changed, others unchanged.
+
+    Arguments:
+        name: Name of the curves, as `measure_lines` returns it.
+        curves: Values at each point of each line.
+    """
     return -curves if name.endswith("accuracy") else curves
 
 
 def excess(curves: Curves) -> Curves:
-    """Return what the loss has above the straight line between its ends."""
+    """Return `f(t) - ((1 - t) f(0) + t f(1))`, how far each curve f lies above the straight line between its ends."""
     t = np.linspace(0, 1, curves.shape[1])
     return curves - ((1 - t) * curves[:, :1] + t * curves[:, -1:])
 
 
 def barrier(curves: Curves) -> Float[np.ndarray, " lines"]:
-    """Return the largest excess of each line, at least 0 because the ends have none."""
+    """Return the largest excess of each line. It is at least 0, because the excess at both ends is 0."""
     return excess(curves).max(1)

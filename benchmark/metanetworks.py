@@ -1,6 +1,7 @@
-"""How well metanetworks read networks: every model on every treatment, in one file of results that grows.
+"""Evaluates metanetworks on treatments and tasks, and collects the results in one file.
 
-A treatment that makes networks easier to read shows in its column, a metanetwork that reads them better in its row.
+In a table of the results, columns show which treatments make networks easier to read, and rows which metanetworks read
+them better.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,50 +12,53 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.evidence import evidence
-from metanets.datasets import split_index
-from metanets.evaluation import REFERENCES, Result, evaluate_model
+from metanets.evaluation import REFERENCES, Result, evaluate
 from metanets.inputs import READERS
 from metanets.metrics import METRICS
 from metanets.models import MODELS
+from metanets.selection import identify
 from metanets.settings import Settings
+from metanets.tasks import Task
+from metanets.training import begin, check_access, class_of
 from zoo.errors import TaskError
 from zoo.files import write_whole
+from zoo.progress import Progress, ignore
 from zoo.statistics import difference
 from zoo.store.zoo import Zoo
-from zoo.training.engines import Advance, run_in_processes
+from zoo.training.engines import run_in_processes
 
 
 @dataclass(frozen=True)
-class Job:
-    """An entry to be: arguments of `metanets.evaluation.evaluate_model`."""
+class EvaluationJob:
+    """An evaluation to run: arguments of `metanets.evaluation.evaluate`."""
 
     zoo: Zoo
-    treatment: str
+    task: Task
     model: str
-    task: str
     seeds: int
-    train_networks: int | None = None
-    test_on: str | None = None
 
     def is_done_by(self, result: Result) -> bool:
-        """Whether a result is of this zoo, these networks and the settings as they now are."""
-        return (
-            result.zoo["digest"] == self.zoo.manifest.digest
-            and (result.treatment, result.model, result.task, result.seeds)
-            == (self.treatment, self.model, self.task, self.seeds)
-            and result.tested_on == (self.test_on or self.treatment)
-            and result.networks["train"] == len(split_index(self.zoo, self.treatment, "train", self.train_networks))
-            and result.settings == Settings.best(self.model, self.task)
-        )
+        """Return whether a result is that of this job with the present settings of the model."""
+        settings = Settings() if self.model in REFERENCES else MODELS[self.model].settings
+        now = identify(self.task, self.zoo)
+        return (result.model, result.seeds, result.task.digest, result.settings) == (
+            self.model,
+            self.seeds,
+            self.task.digest,
+            settings,
+        ) and (result.data.recipe, result.data.pairs) == (now.recipe, now.pairs)
 
     def refusal(self) -> str | None:
-        """Return why the metanetwork cannot read such networks, if so."""
-        if self.model in MODELS:
-            kind = MODELS[self.model]
-            try:
-                kind(READERS[kind.reads].of(self.zoo.treated(self.treatment)))
-            except TaskError as error:
-                return str(error)
+        """Return why the metanetwork cannot read these networks; None if it can."""
+        if self.model in REFERENCES:
+            return None
+        kind = class_of(self.model)
+        networks = [self.zoo[treatment] for treatment in self.task.learn_from]
+        try:
+            check_access(kind, self.task)
+            begin(kind, READERS[kind.reads].of(*networks), len(self.task.classes) or 1, kind.settings, 0)
+        except TaskError as error:
+            return str(error)
         return None
 
 
@@ -70,10 +74,10 @@ ENTRIES = TypeAdapter(list[Entry])
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Read a file of results; of none, no entries.
+    """Read a file of results; a file that does not exist has no entries.
 
     Raises:
-        TaskError: if it is something else.
+        TaskError: If the file holds something else.
     """
     if not path.exists():
         return []
@@ -86,22 +90,24 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Return entries model by model, references first, whatever the order in which they came."""
+    """Return entries sorted by model, references first, and by number of training networks."""
     rank = {model: place for place, model in enumerate([*REFERENCES, *MODELS])}
     return sorted(entries, key=lambda entry: (rank.get(entry.result.model, len(rank)), entry.result.networks["train"]))
 
 
-def measure(jobs: Sequence[Job], path: Path, *, workers: int = 1, advance: Advance) -> Iterator[Entry]:
-    """Run the jobs whose results a file does not hold; add each result to it at once.
+def run_jobs(
+    jobs: Sequence[EvaluationJob], path: Path, *, workers: int = 1, progress: Progress = ignore
+) -> Iterator[Entry]:
+    """Run jobs, and add each result to a file as soon as it is known.
 
     Arguments:
-        jobs: whose metanetworks can read their networks.
-        path: of the file. What it holds of jobs whose settings have since changed is replaced.
-        workers: processes, of one thread each.
-        advance: called with numbers of trainings that have come to their end.
+        jobs: Jobs whose metanetworks can read their networks.
+        path: Path of the file. A result in it of the same model and task is replaced.
+        workers: Number of processes, of one thread each.
+        progress: Function that is called with the number of trainings just completed.
     """
     entries, made = read_entries(path), evidence()
-    for result in run_in_processes(jobs, _evaluate, workers, advance):
+    for result in run_in_processes(jobs, _evaluate, workers, progress):
         entries = [entry for entry in entries if _place(entry.result) != _place(result)]
         entry = Entry(result, made)
         entries = in_order([*entries, entry])
@@ -109,26 +115,17 @@ def measure(jobs: Sequence[Job], path: Path, *, workers: int = 1, advance: Advan
         yield entry
 
 
-def _evaluate(job: Job, advance: Advance) -> Result:
-    return evaluate_model(
-        job.zoo,
-        job.treatment,
-        job.model,
-        task=job.task,
-        seeds=job.seeds,
-        train_networks=job.train_networks,
-        test_on=job.test_on,
-        progress=advance,
-    )[0]
+def _evaluate(job: EvaluationJob, progress: Progress) -> Result:
+    return evaluate(job.task, job.zoo, job.model, seeds=job.seeds, progress=progress)
 
 
 def _place(result: Result) -> tuple[object, ...]:
-    zoo, networks = result.zoo["name"], result.networks["train"]
-    return zoo, result.treatment, result.model, result.task, result.tested_on, networks
+    return result.model, result.task.digest
 
 
 LABELS: dict[str, Callable[[Result], str]] = {
     "model": lambda result: f"`{result.model}`",
+    "task": lambda result: result.task.name,
     "treatment": lambda result: result.treatment,
     "tested": lambda result: f"{result.treatment}, tested on {result.tested_on}",
     "model_treatment": lambda result: f"`{result.model}`, {result.treatment}",
@@ -137,14 +134,21 @@ LABELS: dict[str, Callable[[Result], str]] = {
 
 
 def tabulate(results: Sequence[Result], metric: str, rows: str = "model", columns: str = "treatment") -> str:
-    """Return a table in Markdown of means with intervals, rows and columns being keys of `LABELS`."""
+    """Return a Markdown table of means with intervals.
+
+    Arguments:
+        results: Results to show.
+        metric: Name of the metric.
+        rows: Key of `LABELS` for the rows.
+        columns: Key of `LABELS` for the columns.
+    """
     found = {(LABELS[rows](result), LABELS[columns](result)): result.metrics[metric] for result in results}
     heads, sides = list(dict.fromkeys(column for _, column in found)), list(dict.fromkeys(row for row, _ in found))
     return markdown([["", *heads]] + [[side, *(str(found.get((side, head), "")) for head in heads)] for side in sides])
 
 
 def tabulate_costs(results: Sequence[Result]) -> str:
-    """Return a table in Markdown of each model's parameters and seconds, the mean over treatments."""
+    """Return a Markdown table of each model's parameters and mean seconds over treatments."""
     rows = [["", "parameters", "seconds a pass", "seconds a training"]]
     for model in dict.fromkeys(result.model for result in results if result.seconds):
         own = [result for result in results if result.model == model]
@@ -154,18 +158,18 @@ def tabulate_costs(results: Sequence[Result]) -> str:
 
 
 def tabulate_differences(results: Sequence[Result], model: str, other: str) -> str:
-    """Return a table in Markdown of how much more a model reaches than another on the same test networks."""
+    """Return a Markdown table of the metrics of one model less those of another, on the same test networks."""
     found = {(result.model, result.treatment): result for result in results}
     treatments = [t for m, t in found if m == model and (other, t) in found]
     rows = [[f"`{model}` less `{other}`", *treatments]]
     for name, metric in METRICS.items():
-        couples = [(found[model, t], found[other, t]) for t in treatments]
-        gains = [difference(metric, *(np.array(x) for x in (a.true, a.predicted, b.predicted))) for a, b in couples]
+        both = [(found[model, t], found[other, t]) for t in treatments]
+        gains = [difference(metric, *(np.array(x) for x in (a.true, a.predicted, b.predicted))) for a, b in both]
         rows.append([f"`{name}`", *map(str, gains)])
     return markdown(rows)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown, its heads first."""
+    """Return a Markdown table whose first row is its header."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -1,4 +1,4 @@
-"""The main job from end to end on the embedded digits: two zoos, metanetworks, mode connectivity, a report."""
+"""The whole project in one run on the embedded digits: two zoos, metanetworks, mode connectivity, a report."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -9,13 +9,15 @@ import torch
 
 from benchmark.evidence import evidence
 from benchmark.findings import to_json
-from benchmark.phenomena.mode_connectivity import ModeConnectivity, mode_connectivity
+from benchmark.phenomena.mode_connectivity import ModeConnectivity, measure_variant
 from benchmark.report import write_report
-from metanets.evaluation import Result, evaluate_model
+from metanets.evaluation import Result, evaluate
+from metanets.tasks import Task
 from zoo.files import write_whole
+from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import Recipe
 from zoo.store.zoo import Zoo
-from zoo.training.engines import Advance, run_in_processes
+from zoo.training.engines import run_in_processes
 
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric", "w_masked", "w_initialised")
 MODELS = ("mean", "linear", "mlp", "statnn")
@@ -35,23 +37,23 @@ def quickstart(
     """Make two zoos and measure them; return the path of the report.
 
     Arguments:
-        folder: where zoos, results and report go; what is there already of the zoos is used.
-        make: generates a recipe into a folder.
-        pairs: of networks with varied hyperparameters, which metanetworks read.
-        replicas: networks alike but for their seeds, between which connectivity is measured.
-        workers: processes for the metanetworks.
-        track: wraps an iterable of known length to show its progress under a title.
+        folder: Folder for zoos, results and report; networks that are already there are used.
+        make: Function that generates the zoo of a recipe in a folder.
+        pairs: Number of pairs with varied hyperparameters, which metanetworks read.
+        replicas: Number of pairs that differ only in their seeds, between which connectivity is measured.
+        workers: Number of processes for the metanetworks.
+        track: Function that wraps an iterable, given its length and a title, to show progress.
     """
     varied = make(_recipe("digits-mlp", pairs), folder / "digits-mlp")
     alike = make(_recipe("digits-mlp-replicas", replicas), folder / "digits-mlp-replicas")
     torch.set_num_threads(1)
     jobs = [(varied, treatment, model) for treatment in TREATMENTS for model in MODELS]
-    results = run_in_processes(jobs, _predict, workers, lambda networks: None)
+    results = run_in_processes(jobs, _predict, workers, ignore)
     predictions: list[Result] = sorted(
         track(results, len(jobs), "metanetworks"), key=lambda r: jobs.index((varied, r.treatment, r.model))
     )
     data = Recipe.of(alike).load_data()
-    measured = (mode_connectivity(alike, treatment, data) for treatment in TREATMENTS)
+    measured = (measure_variant(networks, data) for networks in alike.paired(*TREATMENTS))
     connectivity: list[ModeConnectivity] = list(track(measured, len(TREATMENTS), "mode connectivity"))
     made = evidence()
     values = {
@@ -63,9 +65,9 @@ def quickstart(
     return write_report(folder / "report" / "index.html", varied, alike, predictions, connectivity, made)
 
 
-def _predict(job: tuple[Zoo, str, str], advance: Advance) -> Result:
+def _predict(job: tuple[Zoo, str, str], progress: Progress) -> Result:
     zoo, treatment, model = job
-    return evaluate_model(zoo, treatment, model, seeds=SEEDS)[0]
+    return evaluate(Task(recipe=zoo.name, learn_from=(treatment,)), zoo, model, seeds=SEEDS)
 
 
 def _recipe(name: str, pairs: int) -> Recipe:

@@ -1,12 +1,11 @@
-"""Gives the units of interpolated networks the spread that they have at the ends of the line.
+"""Gives the units of interpolated networks the mean and the spread that they have at the ends of the line.
 
-Between two networks whose units correspond only roughly, activations shrink from layer to layer; most of what is lost
-on the way is that. Norms can undo it: their scales and shifts are set so that each unit has the mean and the standard
-deviation that lie between those of the ends.
+Between two networks whose units match only roughly, activations shrink from layer to layer, which causes most of the
+loss on the line. Norms can undo this: at `(1 - t) a + t b` their scales and shifts are set so that each unit has the
+mean `(1 - t) mean_a + t mean_b` and the standard deviation `(1 - t) std_a + t std_b`.
 
 Source: Jordan, Sedghi, Saukh, Entezari, Neyshabur 2023, *REPAIR: REnormalizing Permuted Activations for Interpolation
-Repair*, https://arxiv.org/abs/2211.08403, for norms of each example's own (LayerNorm, GroupNorm) in the place of
-batch norm.
+Repair*, https://arxiv.org/abs/2211.08403, here with LayerNorm and GroupNorm instead of batch norm.
 """
 
 import torch
@@ -27,16 +26,16 @@ def norms_of(module: nn.Module) -> list[str]:
 def repair(
     stack: Stack, ends: tuple[Stack, Stack], t: Float[Tensor, " networks"], x: Float[Tensor, "examples ..."]
 ) -> Stack:
-    """Set the norms of networks between two ends.
+    """Set the norms of networks on lines.
 
     Arguments:
-        stack: the networks `(1 - t) a + t b`.
-        ends: a and b of each.
-        t: where on the line each network is.
-        x: training examples on which units are measured.
+        stack: Networks `(1 - t) a + t b`.
+        ends: Networks a and b at the ends of each network's line.
+        t: Place of each network on its line.
+        x: Training examples on which means and standard deviations are measured.
 
     Raises:
-        TaskError: if the architecture has no norms.
+        TaskError: If the architecture has no norms.
     """
     norms = norms_of(stack.module)
     if not norms:
@@ -44,18 +43,18 @@ def repair(
     (mean_a, std_a), (mean_b, std_b) = (_statistics(end, norms, x) for end in ends)
     t = t[:, None]
     tensors = stack.layout.unflatten(stack.rows)
-    for norm in norms:  # each changes what the next is given
+    for norm in norms:  # each changes the input of the next
         now = stack.with_rows(stack.layout.flatten(tensors))
         mean, std = (each[norm] for each in _statistics(now, [norm], x))
         wanted = (1 - t) * mean_a[norm] + t * mean_b[norm]
         factor = ((1 - t) * std_a[norm] + t * std_b[norm]) / std.clamp(min=torch.finfo(std.dtype).tiny)
-        factor = factor.where(std > 0, 1)  # a unit that never moves has no spread to set
+        factor = factor.where(std > 0, 1)  # a unit whose output is constant has no spread to scale
         tensors[f"{norm}.weight"] = tensors[f"{norm}.weight"] * factor
         tensors[f"{norm}.bias"] = wanted + (tensors[f"{norm}.bias"] - mean) * factor
     return stack.with_rows(stack.layout.flatten(tensors))
 
 
 def _statistics(stack: Stack, norms: list[str], x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return mean and standard deviation of what norms give, of each unit, `(K, units)`."""
-    given = outputs(stack, norms, x)
-    return {n: g.mean(2) for n, g in given.items()}, {n: g.std(2, correction=0) for n, g in given.items()}
+    """Return mean and standard deviation of each unit of norms' outputs, `(K, units)`, by the names of the norms."""
+    values = outputs(stack, norms, x)
+    return {n: v.mean(2) for n, v in values.items()}, {n: v.std(2, correction=0) for n, v in values.items()}

@@ -27,7 +27,16 @@ def write_report(
     connectivity: Sequence[ModeConnectivity],
     made: Mapping[str, str],
 ) -> Path:
-    """Write the report of a zoo of varied networks, one of replicas, and what was measured on them."""
+    """Write the report of two zoos and what was measured on them.
+
+    Arguments:
+        path: Path of the page.
+        varied: Zoo whose hyperparameters vary, which metanetworks read.
+        replicas: Zoo whose pairs differ only in their seeds, on which connectivity was measured.
+        predictions: Results of metanetworks.
+        connectivity: Findings of each treatment.
+        made: How the results were made, see `benchmark.evidence.evidence`.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("benchmark", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -62,8 +71,7 @@ def accuracy_histograms(zoo: Zoo) -> Figure:
     """Show the distribution of test accuracies under each treatment."""
     figure, axes = panels(zoo.treatments, sharex=True, sharey=True)
     for ax, treatment in zip(axes[0], zoo.treatments, strict=True):
-        accuracy = zoo.field(treatment, "test_accuracy")[zoo.index(treatment)]
-        ax.hist(100 * accuracy, bins=np.linspace(0, 100, 41), color="C0")
+        ax.hist(100 * zoo[treatment]["test_accuracy"], bins=np.linspace(0, 100, 41), color="C0")
         ax.set_xlabel("test accuracy, %")
     axes[0, 0].set_ylabel("networks")
     return figure

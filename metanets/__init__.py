@@ -4,35 +4,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metanets.datasets import ZooDataset, ZooRows
-    from metanets.evaluation import evaluate_model, score
+    from metanets.datasets import ZooGraphs, ZooRows
+    from metanets.evaluation import Result, evaluate, predict
     from metanets.graph import ParameterGraph
-    from metanets.metanet import Metanet, train_model
+    from metanets.metanet import Metanet
+    from metanets.models import Metanetwork
     from metanets.settings import Settings
-    from metanets.training import fit
+    from metanets.tasks import Task
+    from metanets.training import fit, train
+    from metanets.tuning import tune
 
 _HOMES = {
-    "ZooDataset": "datasets",
+    "ZooGraphs": "datasets",
     "ZooRows": "datasets",
-    "evaluate_model": "evaluation",
-    "score": "evaluation",
+    "Result": "evaluation",
+    "evaluate": "evaluation",
+    "predict": "evaluation",
     "ParameterGraph": "graph",
     "Metanet": "metanet",
-    "train_model": "metanet",
+    "Metanetwork": "models",
     "Settings": "settings",
+    "Task": "tasks",
     "fit": "training",
+    "train": "training",
+    "tune": "tuning",
 }
 
 __all__ = [
     "Metanet",
+    "Metanetwork",
     "ParameterGraph",
+    "Result",
     "Settings",
-    "ZooDataset",
+    "Task",
+    "ZooGraphs",
     "ZooRows",
-    "evaluate_model",
+    "evaluate",
     "fit",
-    "score",
-    "train_model",
+    "predict",
+    "train",
+    "tune",
 ]
 
 

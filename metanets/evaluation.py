@@ -1,27 +1,33 @@
 """How well a metanetwork predicts: trained over several seeds, tested on networks that it never saw."""
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
-from metanets.datasets import Examples, Networks, split_index, split_targets
-from metanets.metanet import Metanet, train_model
-from metanets.metrics import METRICS
+from metanets.examples import InMemory
+from metanets.metanet import Metanet
+from metanets.metrics import metrics_of
 from metanets.models import MODELS
 from metanets.models.boosted import Boosted
+from metanets.selection import Labelled, check_identity, identify, select_all, select_unlabelled
 from metanets.settings import Settings
-from metanets.training import Predictor, fit
+from metanets.tasks import Task, TaskData
+from metanets.training import Model, check_access, class_of, fit, train
 from zoo.errors import TaskError, nearest
+from zoo.progress import Progress, ignore
 from zoo.statistics import Estimate, estimate
 from zoo.store.columns import Split
 from zoo.store.zoo import Zoo
 
-Predictions = Float[np.ndarray, "seeds networks"]
+Predictions = Float[np.ndarray, "seeds networks *classes"]
 
 
 @dataclass(frozen=True)
@@ -29,146 +35,219 @@ class Result:
     """How well a metanetwork predicts, on test networks that had no part in its training or selection.
 
     Attributes:
-        model, treatment, task: what predicted what of which networks.
-        tested_on: the treatment of the test networks.
-        networks: how many trained, chose the epoch, and tested.
-        seeds: how many trainings.
-        parameters: of the metanetwork.
-        seconds: of one training, validation included, and for each pass over its training networks.
-        metrics: of `metanets.metrics.METRICS`: mean over seeds, with 95 % intervals over seeds and test networks.
-        true, predicted: targets of the test networks and predictions of every seed, `(seeds, networks)`, to 4 decimals.
-        settings: of the training.
-        zoo: name and digest of the zoo's recipe.
+        model: Name of the metanetwork.
+        task: The task.
+        data: Identity of the task's data.
+        networks: Numbers of networks that trained it, chose its epoch and tested it.
+        seeds: Number of trainings.
+        parameters: Number of parameters of the metanetwork.
+        seconds: Duration of one training, validation included, and of each pass over its training networks (`epoch`).
+        metrics: By name, the mean over seeds with a 95 % interval over seeds and test networks.
+        true: Target of each test network in its units, to 4 significant digits; or its class.
+        predicted: Predictions of every seed likewise, `(seeds, networks)`, or probabilities of classes.
+        settings: Settings of the training.
+        pairs: Pair of each test network; results of before this was recorded have none.
     """
 
     model: str
-    treatment: str
-    task: str
-    tested_on: str
+    task: Task
+    data: TaskData
     networks: dict[str, int]
     seeds: int
     parameters: int
     seconds: dict[str, float]
     metrics: dict[str, Estimate]
-    true: list[float]
-    predicted: list[list[float]]
+    true: list[Any]
+    predicted: list[Any]
     settings: Settings
-    zoo: dict[str, str]
+    pairs: list[int] = field(default_factory=list)
+
+    @property
+    def treatment(self) -> str:
+        """Names of the treatments that it learnt from."""
+        return "+".join(self.task.learn_from)
+
+    @property
+    def tested_on(self) -> str:
+        """Names of the treatments that it was tested on."""
+        return "+".join(self.task.test_on)
+
+    @property
+    def score(self) -> Estimate:
+        """Value of the task's metric."""
+        return self.metrics[self.task.metric]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
         metrics = {name: metric._asdict() for name, metric in self.metrics.items()}
-        return asdict(self) | {"metrics": metrics, "settings": self.settings.model_dump()}
+        models = {name: getattr(self, name).model_dump(mode="json") for name in ("task", "data", "settings")}
+        return vars(self) | {"metrics": metrics} | models
 
 
-def evaluate_model(
+def evaluate(
+    task: Task | str | Path,
     zoo: Zoo,
-    treatment: str,
-    model: str,
+    model: Model | Sequence[Metanet],
     *,
-    task: str = "test_accuracy",
-    seeds: int = 5,
-    fixed: bool = False,
+    test_zoo: Zoo | None = None,
+    seeds: int = 1,
     settings: Settings | None = None,
-    train_networks: int | None = None,
-    test_on: str | None = None,
-    device: str = "cpu",
-    progress: Callable[[int], object] = lambda trainings: None,
-) -> tuple[Result, list[Metanet]]:
-    """Train a metanetwork several times and measure its predictions on the test split.
+    progress: Progress = ignore,
+) -> Result:
+    """Measure the predictions of a metanetwork on a task's test networks, having trained it where it is not yet.
 
     Arguments:
-        zoo, treatment: the networks that are read.
-        model: a key of `metanets.models.MODELS` or of `REFERENCES`: `mean`, the floor, which predicts the train
-            split's mean for all, or `hyperparameters`, boosted trees that are told these instead of the weights.
-        seeds: how many trainings, of different starts and orders.
-        test_on: test on the networks of another treatment.
-        task, fixed, settings, train_networks, device, progress: see `metanets.metanet.train_model`.
-
-    Returns:
-        The result, and the metanetworks, one for each seed; none of a reference.
+        task: Task, or the path of its TOML file.
+        zoo: Zoo of the task.
+        model: Metanetworks that `train` returned; or what `train` takes; or a key of `REFERENCES`: `mean`, which
+            predicts the train split's mean for all, or `hyperparameters`, boosted trees that are given these instead of
+            weights.
+        test_zoo: Zoo that is tested on, if it is another one.
+        seeds: Number of trainings, if it has to be trained.
+        settings: Settings of the training, if it has to be trained.
+        progress: Called with the number of trainings that were just completed.
 
     Raises:
-        TaskError: if there is no such model, it cannot read such networks, or the zoo is too small.
-        ZooError: if the zoo has no such treatment or metric.
+        TaskError: See `train`.
+        ZooError: If a zoo lacks a treatment or a column.
     """
-    known = [*REFERENCES, *MODELS]
-    if model not in known:
+    task = Task.load(task)
+    if isinstance(model, str) and model not in (known := [*REFERENCES, *MODELS]):
         raise TaskError(f"model: no metanetwork {model!r}{nearest(model, known)}; there are {', '.join(known)}")
-    settings, tested_on = settings or Settings.best(model, task), test_on or treatment
-    told = _told_of_all(zoo, treatment, tested_on, task, train_networks)
-    described: dict[str, Any] = {"model": model, "treatment": treatment, "task": task, "tested_on": tested_on}
-    described |= {"seeds": seeds, "parameters": 0, "seconds": {}, "settings": settings, "zoo": zoo.origin}
-    if model in REFERENCES:
-        return _measure(told, REFERENCES[model](told, seeds), **described), []
-    options: dict[str, Any] = {"task": task, "fixed": fixed or test_on is not None, "train_networks": train_networks}
-    options |= {"settings": settings, "device": device, "progress": progress}
-    began = time.perf_counter()
-    trained = train_model(zoo, treatment, model, seeds=range(seeds), **options)
-    described["seconds"] = _seconds(time.perf_counter() - began, trained, settings.passes(len(told["train"])))
-    described["parameters"] = sum(p.numel() for p in trained[0].predictor.network.parameters())
-    rows = zoo.rows(tested_on, split_index(zoo, tested_on, "test"))
-    predicted = torch.stack([metanet.predict(rows) for metanet in trained]).numpy()
-    return _measure(told, predicted, **described), trained
-
-
-def _measure(told: dict[Split, Examples], predicted: Predictions, **described: Any) -> Result:
-    """Return how well predictions agree with the targets of the test networks."""
-    true = told["test"].y.numpy()
-    return Result(
-        networks={split: len(networks) for split, networks in told.items()},
-        metrics={name: estimate(metric, true, predicted) for name, metric in METRICS.items()},
-        true=true.astype(float).round(4).tolist(),
-        predicted=predicted.astype(float).round(4).tolist(),
-        **described,
+    found = select_all(task, zoo, test_zoo)
+    check_identity(task, data := identify(task, zoo, test_zoo, found))
+    result = partial(_measure, task, data, found)
+    if isinstance(model, str) and model in REFERENCES:
+        return result(REFERENCES[model](found, seeds), model=model)
+    if isinstance(model, str | type | nn.Module):
+        model = train(task, zoo, model, seeds=seeds, settings=settings, progress=progress)
+    for metanet in model:
+        _check(metanet, task)
+    origin = model[0].origin
+    predicted = torch.stack([metanet.predict_on_scale(metanet.read(found["test"])) for metanet in model]).numpy()
+    return result(
+        predicted,
+        model=origin.model,
+        parameters=sum(p.numel() for p in model[0].module.parameters()),
+        seconds=_seconds(model, origin.settings.passes(len(found["train"]))),
+        settings=origin.settings,
     )
 
 
-def _told_of_all(
-    zoo: Zoo, treatment: str, tested_on: str, task: str, train_networks: int | None
-) -> dict[Split, Examples]:
+def predict(task: Task | str | Path, zoo: Zoo, metanet: Metanet, split: Split = "test") -> dict[str, np.ndarray]:
+    """Return what a metanetwork predicts of a task's split, networks without a target included.
+
+    Arguments:
+        task: Task, or the path of its TOML file.
+        zoo: Zoo that holds the split.
+        metanet: Trained metanetwork.
+        split: `train`, `validation` or `test`.
+
+    Returns:
+        By name, for each network: `pair`, `treatment`, `predicted` in the units of the target `(N,)` or probabilities
+        `(N, classes)`, and `true`, NaN where the target is missing.
+
+    Raises:
+        TaskError: If the metanetwork predicts another target or reads another layout, or a weight is not finite.
+        ZooError: If the zoo lacks a treatment or a column of a condition.
+    """
+    task = Task.load(task)
+    _check(metanet, task)
+    labelled = select_unlabelled(task, zoo, split)
+    treatments = [np.full(len(networks), networks.treatment) for networks in labelled.networks]
+    predicted = metanet.predict(labelled).double().numpy()
     return {
-        "train": _told(zoo, treatment, "train", task, train_networks),
-        "validation": _told(zoo, treatment, "validation", task),
-        "test": _told(zoo, tested_on, "test", task),
+        "pair": labelled.pairs,
+        "treatment": np.concatenate(treatments),
+        "predicted": predicted,
+        "true": labelled.values,
     }
 
 
-def _told(zoo: Zoo, treatment: str, split: Split, task: str, networks: int | None = None) -> Examples:
-    """Return what recipes say of a split's networks, `x (N, hyperparameters)`, and their targets."""
-    index, y = split_targets(zoo, treatment, split, task, networks)
-    told = [values[index] for values in zoo.group(treatment, "hyperparameter").values()]
-    x = np.stack(told, 1) if told else np.zeros((len(index), 0))
-    return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y))
+def _check(metanet: Metanet, task: Task) -> None:
+    """Raise a `TaskError` if a metanetwork predicts something else than a task asks for, or uses more than allowed."""
+    if metanet.target != task.target:
+        raise TaskError(f"{metanet} predicts {metanet.target}, but the task {task.name} asks for {task.target}")
+    if metanet.origin.task is not None and metanet.origin.task.classes != task.classes:
+        raise TaskError(f"{metanet} tells other treatments apart than {' and '.join(task.classes)} of {task.name}")
+    check_access(class_of(metanet.module), task)
 
 
-def _seconds(total: float, trained: list[Metanet], passes: int) -> dict[str, float]:
-    """Return the seconds of one training, and for each pass over its training networks."""
-    training = total / len(trained)
-    epochs = float(np.mean([metanet.predictor.epochs[0] for metanet in trained]))
+def _measure(
+    task: Task,
+    data: TaskData,
+    found: Mapping[Split, Labelled],
+    predicted: Predictions,
+    *,
+    model: str,
+    parameters: int = 0,
+    seconds: Mapping[str, float] = MappingProxyType({}),
+    settings: Settings | None = None,
+) -> Result:
+    """Return how well predictions, on the scale of the target, agree with the targets of the test networks."""
+    test = found["test"]
+    true = test.y.numpy()
+    units = np.exp if test.column is not None and test.column.scale == "logarithmic" else np.asarray
+    return Result(
+        model=model,
+        task=task,
+        data=data,
+        networks={split: len(labelled) for split, labelled in found.items()},
+        seeds=len(predicted),
+        parameters=parameters,
+        seconds=dict(seconds),
+        metrics={name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()},
+        pairs=test.pairs.tolist(),
+        true=_short(units(true)),
+        predicted=_short(units(predicted)),
+        settings=settings or Settings(),
+    )
+
+
+def _short(values: np.ndarray) -> list[Any]:
+    """Return values to 4 significant digits, nested as they are."""
+    if values.dtype.kind != "f":
+        return values.tolist()
+    return np.vectorize(lambda value: float(f"{value:.4g}"), otypes=[float])(values).tolist()
+
+
+def _seconds(metanets: Sequence[Metanet], passes: int) -> dict[str, float]:
+    """Return the duration of one training, and of each pass over its training networks."""
+    training = float(np.mean([metanet.origin.seconds for metanet in metanets]))
+    epochs = float(np.mean([metanet.origin.epochs[0] for metanet in metanets]))
     return {"training": training, "epoch": training / max(1, epochs * passes)}
 
 
-def _mean(told: dict[Split, Examples], seeds: int) -> Predictions:
-    return np.full((seeds, len(told["test"])), float(told["train"].y.mean()), np.float32)
+def _mean(found: Mapping[Split, Labelled], seeds: int) -> Predictions:
+    train, test = found["train"].y, len(found["test"])
+    if train.is_floating_point():
+        return np.full((seeds, test), float(train.mean()), np.float32)
+    fractions = train.bincount().numpy() / len(train)
+    return np.broadcast_to(fractions.astype(np.float32), (seeds, test, len(fractions)))
 
 
-def _hyperparameters(told: dict[Split, Examples], seeds: int) -> Predictions:
-    trees = [Boosted() for _ in range(seeds)]
-    predictors = fit(trees, told["train"], told["validation"], seeds=range(seeds))
-    return torch.stack([predictor(told["test"]) for predictor in predictors]).numpy()
+def _hyperparameters(found: Mapping[Split, Labelled], seeds: int) -> Predictions:
+    every = [networks for labelled in found.values() for networks in labelled.networks]
+    columns = [column for column in every[0].columns.values() if column.kind == "hyperparameter"]
+    columns = [column for column in columns if all(column.name in networks.columns for networks in every)]
+    given = [column.name for column in columns if column != found["train"].column]
+    examples = {split: _given(labelled, given) for split, labelled in found.items()}
+    outputs = 1 if examples["train"].y.is_floating_point() else int(examples["train"].y.max()) + 1
+    metanets = [fit(Boosted(outputs=outputs), examples["train"], examples["validation"], seed=s) for s in range(seeds)]
+    return torch.stack([metanet.predict_on_scale(examples["test"]) for metanet in metanets]).numpy()
 
 
-# What a metanetwork is compared with, which reads no weights: the train split's mean for all, and gradient boosting
-# that is told the hyperparameters.
-REFERENCES: dict[str, Callable[[dict[Split, Examples], int], Predictions]] = {
+def _given(labelled: Labelled, names: Sequence[str]) -> InMemory:
+    """Return hyperparameters of networks, `(N, hyperparameters)`; without any, all networks are alike."""
+    parts = [
+        np.stack([networks[name] for name in names] or [np.zeros(len(networks))], 1) for networks in labelled.networks
+    ]
+    return InMemory(torch.from_numpy(np.concatenate(parts).astype(np.float32)), labelled.y)
+
+
+# What a metanetwork is compared with, which reads no weights: the train split's mean, or class fractions, for all; and
+# gradient boosting that is given the hyperparameters.
+REFERENCES: dict[str, Callable[[Mapping[Split, Labelled], int], Predictions]] = {
     "mean": _mean,
     "hyperparameters": _hyperparameters,
 }
-
-
-def score(predictor: Predictor, dataset: Networks) -> dict[str, float]:
-    """Return the `METRICS` of what `fit` returned, on other networks."""
-    examples = Examples.of(dataset)
-    true, predicted = examples.y.cpu().double().numpy(), predictor(examples).cpu().double().numpy()
-    return {name: metric(true, predicted) for name, metric in METRICS.items()}

@@ -1,8 +1,8 @@
 """The parameter graph: a node for each unit, an edge for each weight, derived from the axes of a layout.
 
-Networks of one architecture share the graph; they differ in the values on its edges alone. Values of N networks stand
-side by side, `(E, N, kernel)`, so one list of edges serves them all; networks of several architectures go through
-PyG's disjoint union, `(E, kernel)`. Every graph metanetwork takes either.
+Networks of one architecture share the graph and differ only in the values on its edges. The values of N networks stand
+side by side, `(E, N, kernel)`, so one list of edges serves them all. Networks of several architectures go through
+PyG's disjoint union, `(E, kernel)`. Every graph metanetwork takes either form.
 
 Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*,
 https://arxiv.org/abs/2312.04501; Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations
@@ -27,26 +27,27 @@ DEPTH_CODE = 2 * FREQUENCIES
 
 
 class ParameterGraph(nn.Module):
-    """Turns rows into graphs, and back.
+    """Turns rows into graphs, and graphs back into rows.
 
-    Nodes: a unit of each axis. Edges: from input unit to output unit for each weight or kernel, whose entries are the
-    edge's values, zeros around those smaller than the largest; from a unit to itself for its depthwise kernel, bias,
-    norm scale and norm shift, and for each residual addition (of value 1).
+    There is a node for each unit of each axis. There is an edge from an input unit to an output unit for each weight or
+    kernel; the kernel's entries are the edge's values, with zeros around kernels smaller than the largest. Edges from a
+    unit to itself stand for its depthwise kernel, bias, norm scale and norm shift, and, with value 1, for each residual
+    addition.
 
     Arguments:
-        layout: of the rows.
-        trainable: `(P,)`, false where entries are the same in all networks, which is marked on the edges.
+        layout: Layout of the rows.
+        mask: True where entries train, `(P,)`; the others are marked as fixed on the edges. All train by default.
 
     Attributes:
-        x: `(nodes, codes)`: whether input, hidden or output, and the depth of the layer.
-        unit: `(nodes,)`: which input or output a node is, from 1; hidden units are all 0.
-        axis: `(nodes,)`: which axis of the layout a node is a unit of.
-        edge_index: `(2, E)`.
-        edge_kind: `(E,)`: which of `KINDS` an edge is.
-        edge_code: `(E, codes)`: kind, depth of the layer, which entries are fixed.
-        edge_tensor: `(E,)`: which tensor of the layout an edge is from; residual additions come last.
-        columns: `(E, kernel)`: the columns of a row on each edge; P stands for 0 and P + 1 for 1.
-        incidence: of edges at nodes.
+        x: Whether a node is input, hidden or output, and the depth of its layer, `(nodes, codes)`.
+        unit: Number of an input or output node, from 1; 0 for all hidden units, `(nodes,)`.
+        axis: Number of the axis of the layout that a node is a unit of, `(nodes,)`.
+        edge_index: Source and target node of each edge, `(2, E)`.
+        edge_kind: Position of an edge's kind in `KINDS`, `(E,)`.
+        edge_code: Kind, depth of the layer, and which entries are fixed, `(E, codes)`.
+        edge_tensor: Number of the tensor of the layout that an edge is from, `(E,)`; residual additions come last.
+        columns: Positions in a row of each edge's values, `(E, kernel)`; P stands for 0 and P + 1 for 1.
+        incidence: Means of edges at nodes.
     """
 
     x: Tensor
@@ -58,7 +59,7 @@ class ParameterGraph(nn.Module):
     edge_tensor: Tensor
     columns: Tensor
 
-    def __init__(self, layout: ParameterLayout, trainable: Bool[Tensor, " parameters"] | None = None) -> None:
+    def __init__(self, layout: ParameterLayout, mask: Bool[Tensor, " parameters"] | None = None) -> None:
         super().__init__()
         self.layout = layout
         first, start = {}, 0
@@ -84,7 +85,7 @@ class ParameterGraph(nn.Module):
                 layers.append(depth[axis])
         sizes = torch.tensor([block.shape[1] for block in edges])
         fixed = torch.zeros(layout.size + 2)
-        fixed[: layout.size] = 0 if trainable is None else ~trainable.cpu()
+        fixed[: layout.size] = 0 if mask is None else ~mask.cpu()
         index, kind = torch.cat(columns), torch.tensor(kinds).repeat_interleave(sizes)
         code = [
             nn.functional.one_hot(kind, len(KINDS)),
@@ -100,7 +101,7 @@ class ParameterGraph(nn.Module):
         self._describe_nodes(first, depth)
 
     def _describe_nodes(self, first: dict[str, int], depth: dict[str, int]) -> None:
-        """Set what is known of nodes, given the first node of each axis and the layer that writes it."""
+        """Set the features of nodes, given the first node of each axis and the layer that writes it."""
         layout = self.layout
         lengths = torch.tensor(list(layout.axes.values()))
         places = [PLACES.index(axis) if axis in IDENTIFIED else PLACES.index("hidden") for axis in layout.axes]
@@ -116,9 +117,9 @@ class ParameterGraph(nn.Module):
         self.register_buffer("axis", torch.arange(len(lengths)).repeat_interleave(lengths), persistent=False)
 
     def forward(self, rows: Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]) -> Data:
-        """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`; of a single row, `(E, kernel)`.
+        """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`, or of a single row, `(E, kernel)`.
 
-        Only the former has the `incidence`, for PyG cannot join those of a disjoint union.
+        Only the former has the `incidence`: PyG cannot join those of a disjoint union.
         """
         constants = rows.new_tensor([0, 1]).expand(*rows.shape[:-1], 2)
         values = torch.cat([rows, constants], -1).index_select(-1, self.columns.flatten())
@@ -137,7 +138,7 @@ class ParameterGraph(nn.Module):
         )
 
     def rows(self, graph: Data) -> Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]:
-        """Return the rows that `forward` made a graph of."""
+        """Return the rows of a graph that `forward` made."""
         values = graph.edge_attr.movedim(-1, 1)  # (E, kernel, N)
         rows = values.new_empty(self.layout.size + 2, *values.shape[2:])
         rows[self.columns] = values
@@ -145,15 +146,15 @@ class ParameterGraph(nn.Module):
 
 
 class Incidence(nn.Module):
-    """Takes edge states to their means at nodes: a sparse matrix `(2 nodes, E)` and, for the way back, its transpose.
+    """Averages edge states at nodes: a sparse matrix `(2 nodes, E)` and, for the backward pass, its transpose.
 
-    Its first rows are for incoming edges, the last for outgoing ones: of each kind the mean, and the sum of these, so
-    that a node's one bias counts as much as all its weights.
+    The first half of its rows is for incoming edges, the second for outgoing ones. A node takes the mean over its edges
+    of each kind, and the sum of these means, so that its one bias counts as much as all its weights.
 
     Arguments:
-        edge_index: `(2, E)`.
-        edge_kind: `(E,)`.
-        nodes: how many.
+        edge_index: Source and target node of each edge, `(2, E)`.
+        edge_kind: Position of each edge's kind in `KINDS`, `(E,)`.
+        nodes: Number of nodes.
     """
 
     def __init__(self, edge_index: Int[Tensor, "2 edges"], edge_kind: Int[Tensor, " edges"], nodes: int) -> None:
@@ -166,12 +167,12 @@ class Incidence(nn.Module):
         self.transpose = _CompressedRows(edge, node, share, len(edge_kind))
 
     def forward(self, edges: Float[Tensor, "edges ..."]) -> Float[Tensor, "2 nodes ..."]:
-        """Return what nodes take in along edges and against them."""
+        """Return the means of incoming edges at each node, then those of outgoing edges."""
         return _SparseProduct.apply(edges.flatten(1), self.matrix, self.transpose).view(2, -1, *edges.shape[1:])
 
 
 class _CompressedRows(nn.Module):
-    """A sparse matrix, by whose rows its entries are sorted; `start` has where each row begins, and the end."""
+    """A sparse matrix, its entries sorted by row; `start` holds the first entry of each row, and the number of all."""
 
     column: Tensor
     start: Tensor
@@ -203,7 +204,7 @@ class _CompressedRows(nn.Module):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """`torch.sparse.mm` of a matrix in compressed rows, faster both ways: each row is written once."""
+    """`torch.sparse.mm` of a matrix in compressed rows, faster in both passes since each row is written once."""
 
     @staticmethod
     def forward(ctx: Any, dense: Tensor, matrix: _CompressedRows, transpose: _CompressedRows) -> Tensor:
@@ -225,7 +226,7 @@ def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:
 
 
 def _depths(layout: ParameterLayout) -> tuple[dict[str, int], dict[str, int]]:
-    """Return for each axis the layer that first writes it, from 0 for inputs, and how many weights write it."""
+    """Return for each axis the first layer that writes it, 0 for inputs, and the number of weights that write it."""
     depth, writers = {"input": 0}, dict.fromkeys(layout.axes, 0)
     for weight in layout.weights:
         out, into = weight.axes[:2]
@@ -273,7 +274,7 @@ def _pad(columns: Tensor, kernel: tuple[int, ...], nothing: int) -> Tensor:
 class EdgeMean(Aggregation):
     """The mean over the first dimension within each group.
 
-    As `torch_geometric.nn.MeanAggregation`, by `index_add`, whose way back is many times faster than that of a scatter.
+    It equals `torch_geometric.nn.MeanAggregation`; the backward pass of `index_add` is much faster than of a scatter.
     """
 
     def forward(

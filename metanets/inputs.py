@@ -1,6 +1,6 @@
-"""What a metanetwork reads of a row: entries, statistics of each tensor, or tensors. All follow from the layout.
+"""What a metanetwork reads of a row: its entries, statistics of each tensor, or tensors; all follow from the layout.
 
-A reader is fitted to the training networks, whose statistics standardise what it gives; it knows nothing of targets.
+A reader is fitted to the training networks, whose statistics standardise its outputs; it knows nothing of targets.
 """
 
 from collections.abc import Mapping
@@ -11,27 +11,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from zoo.networks.parameters import ParameterLayout
+from zoo.store.networks import Networks
 from zoo.treatments import Treated
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Far above any weight of a network that trained (the largest in a zoo of 384 pairs on digits is 13.7). A network whose
+# weights exploded must neither decide how all others are standardised nor overflow.
+LARGEST = 1e6
 
 
 class Reader(nn.Module):
     """Turns rows into inputs of a metanetwork.
 
     Arguments:
-        layout: what the columns of a row mean.
-        trainable: `(P,)`, false where an entry is the same in all networks.
-        activations: of each axis, the name of the module that acts on it, such as `ReLU`.
-        fixed: whether to read the entries, too, that are the same in all networks.
+        layout: Layout of the rows.
+        mask: True where entries train, `(P,)`; the others are the same in all networks.
+        activations: By axis, the name of the module that acts on it, such as `ReLU`.
+        include_fixed: Whether to read the entries, too, that do not train.
 
     Attributes:
-        read: `(P,)`, the entries that are read.
-        features: length of an input.
+        read: True where entries are read, `(P,)`.
+        features: Length of an input.
     """
 
     name: ClassVar[str]
-    trainable: Tensor
+    mask: Tensor
     read: Tensor
     mean: Tensor
     std: Tensor
@@ -39,30 +43,37 @@ class Reader(nn.Module):
     def __init__(
         self,
         layout: ParameterLayout,
-        trainable: Bool[Tensor, " parameters"],
+        mask: Bool[Tensor, " parameters"],
         activations: Mapping[str, str],
-        fixed: bool = False,
+        include_fixed: bool = False,
     ) -> None:
         super().__init__()
-        self.layout, self.activations, self.fixed = layout, dict(activations), fixed
-        self.register_buffer("trainable", trainable)
-        self.register_buffer("read", torch.ones_like(trainable) if fixed else trainable, persistent=False)
+        self.layout, self.activations, self.include_fixed = layout, dict(activations), include_fixed
+        self.register_buffer("mask", mask)
+        self.register_buffer("read", torch.ones_like(mask) if include_fixed else mask, persistent=False)
         self.features = self.arrange(torch.zeros(1, layout.size)).shape[1]
         self.register_buffer("mean", torch.zeros(self.features))
         self.register_buffer("std", torch.ones(self.features))
 
     @classmethod
-    def of(cls, treated: Treated, fixed: bool = False) -> "Reader":
-        """Return the reader of an architecture under a treatment."""
-        return cls(treated.layout, treated.trainable, treated.activations, fixed)
+    def of(cls, *networks: Networks | Treated, include_fixed: bool = False) -> "Reader":
+        """Return a reader, not yet fitted, of networks of one or several treatments.
+
+        Entries train if they do under any of the treatments. An axis on which treatments put different activations has
+        all their names, such as `FiGLU or GELU`.
+        """
+        mask = torch.stack([each.mask for each in networks]).any(0)
+        found = {axis: {each.activations.get(axis, "none") for each in networks} for axis in networks[0].activations}
+        activations = {axis: " or ".join(sorted(names)) for axis, names in found.items()}
+        return cls(networks[0].layout, mask, activations, include_fixed)
 
     def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
         """Return what is read, before it is standardised."""
         raise NotImplementedError
 
     def fit(self, rows: Float[Tensor, "networks parameters"]) -> "Reader":
-        """Take the mean and standard deviation of each feature over some networks."""
-        x = self.arrange(rows)
+        """Take the mean and standard deviation of each feature over some networks, those of exploded weights apart."""
+        x = self.arrange(_usual(rows))
         self._standardise_by(x.mean(0), x.std(0))
         return self
 
@@ -72,7 +83,7 @@ class Reader(nn.Module):
 
     def forward(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
         """Return the standardised inputs."""
-        return (self.arrange(rows) - self.mean) / self.std
+        return ((self.arrange(rows) - self.mean) / self.std).clamp(-LARGEST, LARGEST)
 
 
 class Rows(Reader):
@@ -103,15 +114,19 @@ class Statistics(Reader):
                 values = rows[:, where][:, self.read[where]]
                 mean, variance = values.mean(1), values.var(1, correction=0)
                 features += [mean[:, None], variance[:, None], values.quantile(quantiles, dim=1).T]
-        return torch.cat(features, 1)
+        x = torch.cat(features, 1)
+        if x.isfinite().all() or rows.dtype == torch.float64:
+            return x
+        limit = torch.finfo(rows.dtype).max  # squares of weights beyond 1e19 overflow in single precision
+        return x.where(x.isfinite(), self.arrange(rows.double()).clamp(-limit, limit).to(rows.dtype))
 
 
 class Tensors(Reader):
     """All entries of a row, those of a tensor standardised together, which commutes with permutations of units.
 
-    An inverse hyperbolic sine takes in the weights of networks trained at the highest rates, far larger than others.
+    An inverse hyperbolic sine compresses them: networks trained at the highest rates have far larger weights.
 
-    Entries that no network trains keep their place; a metanetwork finds in `read` and `trainable` which they are.
+    Entries that do not train keep their place; `read` and `mask` tell a metanetwork which they are.
     """
 
     name = "tensors"
@@ -121,14 +136,15 @@ class Tensors(Reader):
         return rows
 
     def fit(self, rows: Float[Tensor, "networks parameters"]) -> "Tensors":
-        """Take mean and standard deviation of each tensor's trainable entries in the median of some networks.
+        """Take the median over networks of the mean and standard deviation of each tensor's entries that train.
 
-        The median, since some networks' weights are far larger than all others.
+        The median is used since some networks' weights are far larger than all others.
         """
+        rows = _usual(rows)
         mean, std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         for where in self.layout.slices.values():
-            if (trainable := self.trainable[where]).any():
-                values = rows[:, where][:, trainable]
+            if (mask := self.mask[where]).any():
+                values = rows[:, where][:, mask]
                 mean[where] = middle = values.mean(1).median()
                 std[where] = (values - middle).square().mean(1).sqrt().median()
         self._standardise_by(mean, std)
@@ -143,4 +159,28 @@ class Tensors(Reader):
         return x.sinh() * self.std + self.mean
 
 
+def is_usual(rows: Float[Tensor, "networks parameters"]) -> Bool[Tensor, " networks"]:
+    """Return of which networks the weights did not explode."""
+    return rows.abs().amax(1) <= LARGEST
+
+
+def _usual(rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "some parameters"]:
+    """Return the rows without those whose weights exploded, unless all did."""
+    usual = is_usual(rows)
+    return rows[usual] if usual.any() and not usual.all() else rows
+
+
 READERS: dict[str, type[Reader]] = {reader.name: reader for reader in (Rows, Statistics, Tensors)}
+
+
+def fit_reader(reads: str, *networks: Networks, include_fixed: bool = False, column: str = "weights") -> Reader:
+    """Return a reader fitted to networks, usually those of the train split.
+
+    Arguments:
+        reads: Name of the reader, a key of `READERS`.
+        networks: Networks of one layout; `Networks` of one treatment each.
+        include_fixed: Whether to read the entries, too, that do not train.
+        column: Column of rows to read.
+    """
+    reader = READERS[reads].of(*networks, include_fixed=include_fixed)
+    return reader.fit(torch.cat([each.rows(column)[:] for each in networks]))

@@ -1,214 +1,200 @@
-"""A trained metanetwork with all that it takes to use it again: in memory, and as one safetensors file."""
+"""A trained metanetwork with all that it takes to use it again."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
+import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torch_geometric.data import Data
 
-from metanets.datasets import Examples, fit_reader, read_split
-from metanets.inputs import READERS, Reader
-from metanets.models import MODELS
+from metanets.checkpoints import Config, Origin, name_of, read_checkpoint, write_checkpoint
+from metanets.descent import EVALUATION_BATCH, run
+from metanets.examples import Examples, InMemory, ItemByItem, examples_of
+from metanets.graph import ParameterGraph
+from metanets.inputs import Reader
+from metanets.links import Link
+from metanets.metrics import metrics_of
+from metanets.models import Metanetwork
+from metanets.selection import Labelled, label
 from metanets.settings import Settings
-from metanets.training import Head, Predictor, build, fit
-from zoo.errors import TaskError, nearest
-from zoo.files import write_whole
-from zoo.networks.parameters import ParameterLayout
-from zoo.store.manifest import SCHEMA
-from zoo.store.zoo import Zoo
+from zoo.errors import TaskError
+from zoo.store.networks import Networks
 
-
-class Config(BaseModel):
-    """What a checkpoint says of itself.
-
-    Attributes:
-        schema_version: of the checkpoint's format, that of zoos.
-        model, options: the metanetwork, and the arguments of its constructor.
-        zoo: name and digest of the recipe whose networks it has learnt from.
-        treatment, task: which of them, and what it predicts.
-        seed: of the training.
-        layout, activations, fixed: of its reader.
-        head: from its number to a prediction.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)  # later versions may add fields
-    schema_version: int
-    model: str
-    options: dict[str, Any]
-    zoo: dict[str, str]
-    treatment: str
-    task: str
-    seed: int
-    layout: list[dict[str, Any]]
-    activations: dict[str, str]
-    fixed: bool
-    head: Head
+Predictable = Networks | Labelled | Tensor | NDArray[Any] | Sequence[Any] | Dataset[Any] | Examples
 
 
 class Metanet:
-    """Predicts a property of networks from their weights.
+    """A trained metanetwork: predicts a property of networks from their weights.
+
+        >>> zoo = open_zoo("zoos/digits-mlp")
+        >>> metanet = train(Task(recipe="digits-mlp", learn_from="standard"), zoo, "statnn")[0]
+        >>> metanet
+        Metanet('statnn', digits-mlp/standard/test_accuracy)
+        >>> metanet.predict(zoo["standard"][:3]).shape
+        torch.Size([3])
 
     Arguments:
-        config: what it is.
-        reader: fitted.
-        predictor: trained.
+        reader: Fitted reader of rows; None for a module that was trained on a data set of the user's own.
+        module: Trained module.
+        link: From its outputs to predictions.
+        origin: Where it comes from.
+        graph: Graph that the module reads in the place of rows, one for each network; built-in graph metanetworks make
+            their own.
     """
 
-    def __init__(self, config: Config, reader: Reader, predictor: Predictor) -> None:
-        self.config, self.reader, self.predictor = config, reader, predictor
+    def __init__(
+        self,
+        reader: Reader | None,
+        module: nn.Module,
+        link: Link,
+        origin: Origin | None = None,
+        graph: ParameterGraph | None = None,
+    ) -> None:
+        self.reader, self.module, self.link, self.graph = reader, module, link, graph
+        self.origin = Origin(name_of(module), Settings()) if origin is None else origin
 
     def __repr__(self) -> str:
         """Show what predicts what."""
-        config = self.config
-        return f"Metanet({config.model!r}, {config.task} of {config.zoo.get('name')}/{config.treatment})"
+        task = self.origin.task
+        return f"Metanet({self.origin.model!r}, {'a data set' if task is None else task.name})"
 
     @property
-    def layout(self) -> ParameterLayout:
-        """Of the networks that it reads."""
-        return self.reader.layout
+    def target(self) -> str:
+        """Name of what it predicts."""
+        return self.origin.target
 
-    @torch.no_grad()
-    def predict(
-        self, networks: Float[Tensor, "networks parameters"] | Sequence[nn.Module]
-    ) -> Float[Tensor, " networks"]:
-        """Predict, for rows of a zoo or for modules of its architecture.
+    def predict(self, networks: Predictable) -> Float[Tensor, "..."]:
+        """Return predictions in the units of the target, `(N,)`, or the probabilities of classes, `(N, classes)`.
+
+        Arguments:
+            networks: `Networks` of a zoo, rows `(N, P)`, modules of their architecture, or a data set of graphs or of
+                `(x, y)` like the one it was trained on.
 
         Raises:
-            TaskError: if they are of another architecture, or there are none.
+            TaskError: If they have another layout, there are none, or a weight or a prediction is not finite.
         """
+        return self.link.in_units(self.predict_on_scale(self.read(networks)))
+
+    @torch.no_grad()
+    def predict_on_scale(self, examples: Examples) -> Float[Tensor, "..."]:
+        """Return predictions on the scale of the target, on which metrics are taken, batch by batch."""
+        self.module.eval()
+        batches = torch.arange(len(examples.y)).split(EVALUATION_BATCH)
+        outputs = (run(self.module, examples.batch(index)[0], self.link.outputs) for index in batches)
+        predicted = torch.cat([self.link(z) for z in outputs]).cpu()
+        if not predicted.isfinite().all():
+            raise TaskError(f"{self} predicts values that are not finite; train it with a lower learning rate")
+        return predicted
+
+    def evaluate(self, networks: Networks | Labelled | Sequence[Any] | Dataset[Any] | Examples) -> dict[str, float]:
+        """Return how good predictions are, by name of the metric; see `metanets.metrics`.
+
+        Arguments:
+            networks: `Networks` of a zoo, or a data set with targets. Networks without a target are left out.
+
+        Raises:
+            TaskError: If a target is not finite; or see `predict`.
+        """
+        if isinstance(networks, Networks):
+            classes = () if self.origin.task is None else self.origin.task.classes
+            networks = label([networks], self.target, classes, read=self.origin.rows)
+        examples = self.read(networks)
+        if not examples.y.isfinite().all():
+            raise TaskError("targets: some are not finite; leave out these networks")
+        true, predicted = examples.y.cpu().numpy(), self.predict_on_scale(examples).double().numpy()
+        true = true.astype(float) if predicted.ndim == 1 else true
+        return {name: metric(true, predicted) for name, metric in metrics_of(predicted).items()}
+
+    def check(self, networks: Networks | Labelled) -> None:
+        """Raise a `TaskError` if networks have another layout than those that it reads."""
+        if self.reader is None or networks.layout == self.reader.layout:
+            return
+        raise TaskError(
+            f"networks: their axes are {networks.layout.axes}, but {self} reads {self.reader.layout.axes}; "
+            "train on networks like these"
+        )
+
+    def read(self, networks: Any) -> Examples:
+        """Return networks, in any form that `predict` takes, as the module reads them."""
+        modules = isinstance(networks, list | tuple) and all(isinstance(each, nn.Module) for each in networks)
+        if not modules and not isinstance(networks, Networks | Labelled | Tensor | np.ndarray):
+            return examples_of(networks)
+        if self.reader is None:
+            raise TaskError(f"networks: {self} reads a data set like the one that it was trained on; give it one")
         if not len(networks):
             raise TaskError(f"networks: there are none; give {self} at least one")
-        rows = networks if isinstance(networks, Tensor) else torch.stack([self._row(module) for module in networks])
-        if rows.shape[1:] != (self.layout.size,):
-            raise TaskError(f"rows: {tuple(rows.shape)}, but {self} reads (networks, {self.layout.size})")
-        x = self.reader(rows.to(self.reader.mean))
-        return self.predictor(Examples(x, x.new_zeros(len(x)))).cpu()
+        if isinstance(networks, Networks | Labelled):
+            self.check(networks)
+        x = self.reader(self._rows(networks).to(self.reader.mean))
+        y = networks.y.to(x.device) if isinstance(networks, Labelled) else x.new_zeros(len(x))
+        return InMemory(x, y) if self.graph is None else ItemByItem(_graphs(self.graph, x, y), y, x.device)
 
-    def check(self, zoo: Zoo, treatment: str) -> None:
-        """Raise a `TaskError` if a zoo's networks are of another architecture than those it reads."""
-        theirs = zoo.treated(treatment).layout
-        if theirs != self.layout:
-            raise TaskError(
-                f"{zoo.folder}: axes of {treatment} are {theirs.axes}, but {self} reads {self.layout.axes}; "
-                "train on networks like these"
-            )
+    def _rows(self, networks: Networks | Labelled | Tensor | np.ndarray | Sequence[nn.Module]) -> Tensor:
+        """Return the rows of networks."""
+        assert self.reader is not None
+        if isinstance(networks, Networks | Labelled):
+            rows = networks.rows(self.origin.rows)[:] if isinstance(networks, Networks) else networks.rows
+        elif isinstance(networks, Tensor | np.ndarray):
+            rows = torch.as_tensor(networks)
+        else:
+            rows = torch.stack([self._row(module) for module in networks])
+        if rows.shape[1:] != (self.reader.layout.size,):
+            raise TaskError(f"rows: {tuple(rows.shape)}, but {self} reads (networks, {self.reader.layout.size})")
+        if not rows.isfinite().all():
+            raise TaskError("rows: weights are not finite; leave out networks that diverged")
+        return rows
 
     def _row(self, module: nn.Module) -> Tensor:
+        assert self.reader is not None
         named = dict(module.named_parameters())
         shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-        if shapes != {parameter.name: parameter.shape for parameter in self.layout.parameters}:
+        if shapes != {parameter.name: parameter.shape for parameter in self.reader.layout.parameters}:
             raise TaskError(f"module: its parameters are not those that {self} reads")
-        return self.layout.flatten(named)
+        return self.reader.layout.flatten(named)
 
     def save(self, path: str | Path) -> None:
         """Write everything as safetensors.
 
         Raises:
-            TaskError: if it is made of trees, which have no tensors.
+            TaskError: If it is made of trees, which have no tensors.
         """
-        if not list(self.predictor.network.parameters()):
-            raise TaskError(f"{self.config.model}: holds no tensors to save; train it again, it takes seconds")
-        parts = {"reader": self.reader, "network": self.predictor.network}
-        tensors = {f"{part}.{name}": t.contiguous() for part, m in parts.items() for name, t in m.state_dict().items()}
-        write_whole(Path(path), safetensors.torch.save(tensors, {"asymzoo": self.config.model_dump_json()}))
+        if not list(self.module.parameters()):
+            raise TaskError(f"{self.origin.model}: holds no tensors to save; train it again, it takes seconds")
+        write_checkpoint(
+            Path(path), Config.of(self.origin, self.link, self.reader, self.graph), self.module, self.reader
+        )
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Metanet":
+    def load(
+        cls, path: str | Path, device: torch.device | str = "cpu", model: type[Metanetwork] | nn.Module | None = None
+    ) -> "Metanet":
         """Read what `save` wrote.
 
+        Arguments:
+            path: Path of the file.
+            device: Device to put it on.
+            model: Class, or module, of a metanetwork that is not built in; the file names it, but is not trusted to.
+
         Raises:
-            TaskError: if the file is no such checkpoint.
+            TaskError: If the file is no such checkpoint, or holds a metanetwork that is not known.
         """
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                config = Config(**json.loads((file.metadata() or {}).get("asymzoo", "{}")))
-                if config.schema_version != SCHEMA:
-                    raise TaskError(
-                        f"{path}: is of format {config.schema_version}, not {SCHEMA}; install another asymzoo"
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            layout = ParameterLayout.from_json(config.layout)
-            model = MODELS[config.model]
-            reader = READERS[model.reads](layout, tensors["reader.trainable"], config.activations, config.fixed)
-            reader.load_state_dict(_part(tensors, "reader"))
-            network = model(reader, **config.options)
-            network.load_state_dict(_part(tensors, "network"))
-            config.head(torch.zeros(1))
-        except TaskError:
-            raise
-        except OSError as error:
-            raise TaskError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except Exception as error:  # what is wrong in a file from anywhere may show at any step
-            fact = next(iter(str(error).splitlines()), type(error).__name__)
-            raise TaskError(f"{path}: no checkpoint of a metanetwork ({fact}); train one and save it") from None
-        return cls(config, reader.to(device), Predictor(network.to(device), config.head))
+        config, module, reader = read_checkpoint(Path(path), model)
+        module.to(device)
+        graph = None
+        if reader is not None:
+            reader.to(device)
+            graph = ParameterGraph(reader.layout, reader.mask) if config.graphs else None
+        return cls(reader, module, config.link, config.origin, graph)
 
 
-def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-
-
-def train_model(
-    zoo: Zoo,
-    treatment: str,
-    model: str,
-    *,
-    task: str = "test_accuracy",
-    seeds: Sequence[int] = (0,),
-    fixed: bool = False,
-    settings: Settings | None = None,
-    train_networks: int | None = None,
-    device: str = "cpu",
-    progress: Callable[[int], object] = lambda trainings: None,
-) -> list[Metanet]:
-    """Train a metanetwork once for each seed, on the train split of a treatment.
-
-    Arguments:
-        zoo, treatment: the networks that are read; those that diverged are left out.
-        model: a key of `metanets.models.MODELS`.
-        task: the metric of the zoo that is predicted.
-        seeds: of starts and orders.
-        fixed: whether to read also the entries that are the same in all networks.
-        settings: of the training; by default the best that are known for the metanetwork and the task.
-        train_networks: learn from so many of the training networks only.
-        device: `cpu` or `cuda`.
-        progress: called with the number of trainings that have come to their end.
-
-    Raises:
-        TaskError: if there is no such model, it cannot read such networks, or the zoo is too small.
-        ZooError: if the zoo has no such treatment or metric.
-    """
-    if model not in MODELS:
-        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are {', '.join(MODELS)}")
-    kind, settings = MODELS[model], settings or Settings.best(model, task)
-    reader = fit_reader(zoo, treatment, kind.reads, fixed=fixed).to(device)
-    augment = settings.augment == "permute"
-    train = read_split(zoo, treatment, "train", reader, task=task, networks=train_networks, augment=augment)
-    validation = read_split(zoo, treatment, "validation", reader, task=task)
-    networks = [network.to(device) for network in _begin(model, reader, settings, seeds)]
-    predictors = []
-    for some in [slice(None)] if kind.stacks else [slice(s, s + 1) for s in range(len(seeds))]:
-        share = task.endswith("accuracy")
-        predictors += fit(networks[some], train, validation, settings, seeds=seeds[some], share=share)
-        progress(len(seeds[some]))
-    read: dict[str, Any] = {"layout": reader.layout.to_json(), "activations": reader.activations, "fixed": fixed}
-    what: dict[str, Any] = {"model": model, "options": settings.options, "treatment": treatment, "task": task}
-    learnt: dict[str, Any] = {"schema_version": SCHEMA, "zoo": zoo.origin}
-    return [
-        Metanet(Config(**what, **read, **learnt, seed=seed, head=predictor.head), reader, predictor)
-        for seed, predictor in zip(seeds, predictors, strict=True)
-    ]
-
-
-def _begin(model: str, reader: Reader, settings: Settings, seeds: Sequence[int]) -> list[nn.Module]:
-    """Return an untrained metanetwork for each seed."""
-    try:
-        return [build(lambda: MODELS[model](reader, **settings.options), seed) for seed in seeds]
-    except TypeError as error:
-        raise TaskError(f"{model}: options: {error}") from None
+def _graphs(graph: ParameterGraph, rows: Tensor, y: Tensor) -> list[Data]:
+    """Return a graph of each row, with its target."""
+    graphs = [graph(row) for row in rows]
+    for each, target in zip(graphs, y, strict=True):
+        each.y = target.view(1)
+    return graphs

@@ -1,22 +1,25 @@
-"""How well accuracies are predicted."""
+"""How good predictions are."""
 
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import kendalltau
-from sklearn.metrics import r2_score
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 Vector = Float[np.ndarray, " networks"]
+Classes = Int[np.ndarray, " networks"]
+Probabilities = Float[np.ndarray, "networks classes"]
 
 
 def r2(true: Vector, predicted: Vector) -> float:
-    """Return the share of variance explained, 1 at best, 0 for the mean, negative for worse."""
+    """Return the fraction of variance explained: 1 at best, 0 for predicting the mean, negative for worse."""
     return float(r2_score(true, predicted))
 
 
 def kendall_tau(true: Vector, predicted: Vector) -> float:
-    """Return Kendall's rank correlation, tau-b; 0 if all predictions are the same, or there are fewer than two."""
+    """Return Kendall's rank correlation tau-b; 0 if all predictions are equal, or there are fewer than two."""
     if len(true) < 2:
         return 0.0
     return float(np.nan_to_num(kendalltau(true, predicted).statistic))
@@ -29,21 +32,45 @@ def kendall_tau_of_good(true: Vector, predicted: Vector) -> float:
 
 
 def rmse(true: Vector, predicted: Vector) -> float:
-    """Return the root of the mean squared error, in the units of the target."""
+    """Return the root mean squared error, on the scale of the target."""
     return float(np.sqrt(np.mean((true - predicted) ** 2)))
 
 
-def selection_score(true: Vector, predicted: Vector) -> float:
-    """Return the mean of R^2 and tau, by which epochs and settings are chosen on validation networks.
+def accuracy(true: Classes, predicted: Probabilities) -> float:
+    """Return the fraction of networks whose likeliest class is the true one."""
+    return float(accuracy_score(true, predicted.argmax(1)))
 
-    R^2 hangs on the few bad networks, tau on the many good ones. Minus infinity if a prediction is not finite.
+
+def log_loss(true: Classes, predicted: Probabilities) -> float:
+    """Return the mean negative log probability of the true class, in nats."""
+    normalised = predicted / predicted.sum(1, keepdims=True)  # in the precision that they come in
+    return float(sklearn_log_loss(true, normalised, labels=np.arange(predicted.shape[1])))
+
+
+def selection_score(true: Vector | Classes, predicted: Vector | Probabilities) -> float:
+    """Return the score by which epochs and settings are chosen on validation networks; higher is better.
+
+    Of numbers, the mean of R^2, which depends on the few bad networks, and tau, which depends on the many good ones; of
+    classes, minus the log loss. Minus infinity if a prediction is not finite.
     """
-    return (r2(true, predicted) + kendall_tau(true, predicted)) / 2 if np.isfinite(predicted).all() else -np.inf
+    if not np.isfinite(predicted).all():
+        return -np.inf
+    if predicted.ndim == 2:
+        return -log_loss(true, predicted)
+    return (r2(true, predicted) + kendall_tau(true, predicted)) / 2
 
 
-METRICS: dict[str, Callable[[Vector, Vector], float]] = {
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+METRICS: dict[str, Metric] = {
     "r2": r2,
     "kendall_tau": kendall_tau,
     "kendall_tau_of_good": kendall_tau_of_good,
     "rmse": rmse,
 }
+CLASS_METRICS: dict[str, Metric] = {"accuracy": accuracy, "log_loss": log_loss}
+
+
+def metrics_of(predicted: Vector | Probabilities) -> dict[str, Metric]:
+    """Return the metrics by name that fit predictions: of numbers `(N,)`, or of classes `(N, classes)`."""
+    return METRICS if predicted.ndim == 1 else CLASS_METRICS

@@ -1,5 +1,6 @@
-"""How a metanetwork is trained, and the settings that a search found for each: TOML beside the model."""
+"""How a metanetwork is trained."""
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -12,30 +13,32 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
 )
 
 from zoo.errors import TaskError
-
-FOLDER = Path(__file__).parent / "models"
+from zoo.recipes.explaining import explain
 
 
 class Settings(BaseModel):
     """Everything about a training that is not the metanetwork itself.
 
+    Each metanetwork has settings of its own, `MODELS["gmn"].settings`, which `asymzoo metanets tune` searches.
+
     Arguments:
-        epochs: passes over the training networks; the best by validation counts, the start included.
-        steps: at least so many of the optimiser; each epoch then passes over few training networks several times.
-        patience: epochs without a better one after which training ends; None: none.
-        batch_size: networks a step.
-        learning_rate: of AdamW; None is the metanetwork's own.
-        schedule: `cosine` takes the learning rate to 0 over `epochs`.
-        weight_decay: of AdamW.
-        huber: errors beyond so many standard deviations of the targets count by their size, smaller ones by their
-            square over it (`smooth_l1_loss`): else the few bad networks would drown the order of the many good ones.
-        clip: greatest norm of a gradient.
-        augment: `permute` shows each network, at each step, at a random place of its orbit under permutations of
-            hidden units.
-        options: arguments of the metanetwork's constructor.
+        epochs: Number of epochs; the best on the validation networks is kept, the start included.
+        steps: Least number of optimiser steps; with few training networks an epoch passes over them several times.
+        patience: Number of epochs without improvement after which training ends; None for never.
+        batch_size: Number of networks a step.
+        learning_rate: Highest learning rate of AdamW; None for the metanetwork's own.
+        schedule: `cosine` lowers the learning rate to 0 over all epochs.
+        weight_decay: Weight decay of AdamW.
+        huber: Huber threshold, in standard deviations of the target: larger errors count linearly. Otherwise the few
+            bad networks would drown the order of the many good ones.
+        clip: Greatest norm of a gradient.
+        augment: `permute` shows each network with its hidden units permuted at random, anew at every step.
+        include_fixed: Whether to read the entries, too, that do not train.
+        options: Arguments of the metanetwork's constructor.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,24 +52,37 @@ class Settings(BaseModel):
     huber: PositiveFloat = 0.1
     clip: PositiveFloat = 1.0
     augment: Literal["permute"] | None = None
+    include_fixed: bool = False
     options: dict[str, Any] = {}
 
     def passes(self, networks: int) -> int:
-        """Return how often an epoch passes over so many training networks."""
+        """Return how often an epoch passes over a number of training networks."""
         return max(1, math.ceil(self.steps / max(1, self.epochs * math.ceil(networks / self.batch_size))))
 
     @classmethod
-    def best(cls, model: str, task: str) -> "Settings":
-        """Return the settings stored for a model and a task: those of the task, else those under `default`.
+    def load(cls, path: str | Path) -> "Settings":
+        """Read settings from a TOML file, as `asymzoo metanets tune` prints them.
 
         Raises:
-            TaskError: if the file is no such table.
+            TaskError: If it cannot be read, or a field is wrong.
         """
-        path = FOLDER / f"{model}.toml"
-        if not path.exists():
-            return cls()
         try:
-            tables = tomllib.loads(path.read_text())
-            return cls(**tables.get(task, tables.get("default", {})))
-        except (TypeError, ValueError) as error:
-            raise TaskError(f"{path}: {str(error).splitlines()[0]}; mend it or delete it") from None
+            return cls(**tomllib.loads(Path(path).read_text()))
+        except OSError as error:
+            raise TaskError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
+        except ValidationError as error:
+            raise TaskError(f"{path}: {explain(error, lambda place: cls)}") from None
+        except ValueError as error:  # TOML and UTF-8
+            raise TaskError(f"{path}: not valid TOML: {error}") from None
+
+    def to_toml(self) -> str:
+        """Return what differs from the defaults as TOML, which `load` reads."""
+        return "\n".join(f"{name} = {_toml(v)}" for name, v in self.model_dump(exclude_defaults=True).items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(v)}" for name, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value).lower()

@@ -1,214 +1,197 @@
-"""Trains metanetworks on the train split and chooses their epoch on the validation split.
+"""Trains metanetworks: one on data sets of the user's own (`fit`), or one for each seed on a task (`train`)."""
 
-Several seeds of a small metanetwork train as one stack, their parameters `(S, ...)`, each on batches of its own.
-"""
-
-import math
+import copy
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import smooth_l1_loss
+from torch import nn
 from torch.utils.data import Dataset
 
-from metanets.datasets import Examples, Networks
-from metanets.metrics import selection_score
+from metanets.checkpoints import Origin, name_of
+from metanets.datasets import ZooGraphs, ZooRows
+from metanets.descent import descend
+from metanets.examples import Examples, examples_of, read_examples
+from metanets.inputs import Reader
+from metanets.links import Link
+from metanets.metanet import Metanet
+from metanets.models import MODELS, Metanetwork
+from metanets.selection import check_identity, fit_task_reader, identify, select, select_usual
 from metanets.settings import Settings
-from zoo.seeds import rng_for, seed_for
+from metanets.tasks import ACCESS, TREATMENT, Task
+from zoo.errors import TaskError, nearest
+from zoo.progress import Progress, ignore
+from zoo.seeds import seed_for
+from zoo.store.columns import Column
+from zoo.store.zoo import Zoo
 
-EVALUATION_BATCH = 128
-
-
-@dataclass(frozen=True)
-class Head:
-    """From a metanetwork's number, of order 1, to a prediction in the units of the target.
-
-    Arguments:
-        mean, std: of the training networks' targets.
-        link: `identity`, or `sigmoid` for accuracies, which it keeps between 0 and 1; both rise alike at the mean.
-    """
-
-    mean: float
-    std: float
-    link: Literal["identity", "sigmoid"] = "identity"
-
-    @classmethod
-    def of(cls, y: Float[Tensor, " networks"], *, share: bool) -> "Head":
-        """Fit to targets; a `share` lies between 0 and 1."""
-        mean = float(y.mean())
-        return cls(mean, float(y.std()), "sigmoid" if share and 0 < mean < 1 else "identity")
-
-    def __call__(self, z: Float[Tensor, "*networks"]) -> Float[Tensor, "*networks"]:
-        """Return predictions."""
-        if self.link == "identity":
-            return self.mean + self.std * z
-        slope = self.std / (self.mean * (1 - self.mean))
-        return torch.sigmoid(math.log(self.mean / (1 - self.mean)) + slope * z)
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A trained metanetwork and its head.
-
-    Attributes:
-        network: gives a number of order 1.
-        head: makes it a prediction.
-        epochs: how many it trained for, and which was the best.
-    """
-
-    network: nn.Module
-    head: Head
-    epochs: tuple[int, int] = (0, 0)
-
-    @torch.no_grad()
-    def __call__(self, dataset: Networks) -> Float[Tensor, " networks"]:
-        """Predict, in the units of the targets, in batches."""
-        examples = Examples.of(dataset)
-        self.network.eval()
-        batches = torch.arange(len(examples)).split(EVALUATION_BATCH)
-        return torch.cat([self.head(self.network(examples.take(index)).flatten()) for index in batches])
-
-
-class Trainees:
-    """Metanetworks in training; every tensor of theirs has them as its first dimension.
-
-    Arguments:
-        networks: S of one class. More than one are run by `vmap`.
-    """
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self.network, self.together = networks[0], len(networks) > 1
-        self.parameters, self.state = dict(networks[0].named_parameters()), networks[0].state_dict()
-        if self.together:
-            self.parameters, buffers = stack_module_state(list(networks))
-            self.state = {**self.parameters, **buffers}
-        self.networks = networks
-
-    def __call__(self, x: object) -> Float[Tensor, "seeds batch"]:
-        """Run each network on its own batch."""
-        if not self.together:
-            return self.network(x[0] if isinstance(x, Tensor) else x).view(1, -1)
-        return vmap(lambda own, inputs: functional_call(self.network, own, (inputs,)).flatten())(self.state, x)
-
-    def clip(self, norm: float) -> None:
-        """Shorten the gradient of each network to at most `norm`."""
-        if not self.together:
-            nn.utils.clip_grad_norm_(self.parameters.values(), norm)
-            return
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        total = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
-        share = (norm / (total + 1e-6)).clamp(max=1)
-        for gradient in gradients:
-            gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
-
-    def snapshot(self) -> list[Tensor]:
-        """Return a copy of all parameters and buffers, `(S, ...)`."""
-        state = [tensor.detach().clone() for tensor in self.state.values()]
-        return state if self.together else [tensor[None] for tensor in state]
+Model = str | type[Metanetwork] | nn.Module  # what `model=` takes: a built-in name, a class, or a module
 
 
 def build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Construct a module whose start depends on the seed alone."""
+    """Construct a module whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "metanetwork"))
         return make()
 
 
 def fit(
-    networks: nn.Module | Sequence[nn.Module],
-    examples: Examples | Dataset[Any],
-    validation: Examples | Dataset[Any],
+    module: nn.Module,
+    train: Examples | Dataset[Any] | Sequence[Any],
+    validation: Examples | Dataset[Any] | Sequence[Any],
     settings: Settings | None = None,
     *,
-    seeds: Sequence[int] = (0,),
-    share: bool = False,
-) -> list[Predictor]:
-    """Train metanetworks with AdamW on `smooth_l1_loss` of standardised targets, and keep the best epoch of each.
+    seed: int = 0,
+) -> Metanet:
+    """Train a module on data sets, and keep its best epoch.
 
     Arguments:
-        networks: one for each seed, of one class; any modules that take what the examples hold, batched. Several
-            train as one stack, so they take tensors.
-        examples: to learn from; a data set, too, of pairs `(x, y)` or of graphs with a `y`.
-        validation: to choose the epoch by, the greatest `metanets.metrics.selection_score`.
-        settings: of the training.
-        seeds: of the order in which examples are seen.
-        share: whether targets lie between 0 and 1.
+        module: Metanetwork, or any module that takes a batch of what the data sets hold and gives one number, or one
+            logit for each class, per network. It is changed in place.
+        train: Data set to learn from: `ZooGraphs`, `ZooRows`, or any data set of graphs with a `y` or of `(x, y)`.
+            Integer targets are classes.
+        validation: Data set by which the epoch is chosen, that of the highest `metanets.metrics.selection_score`.
+        settings: Settings of the training; by default the metanetwork's own.
+        seed: Seed of the order in which networks are seen.
+
+    Raises:
+        TaskError: If a data set is empty or holds something else, all targets are equal, or predictions are not finite.
+    """
+    if settings is None:
+        settings = module.settings if isinstance(module, Metanetwork) else Settings()
+    examples = examples_of(train), examples_of(validation)
+    if not isinstance(train, ZooGraphs | ZooRows):
+        return _fit([module], *examples, settings, [seed])[0]
+    metanet = _fit([module], *examples, settings, [seed], train.column)[0]
+    target = TREATMENT if train.column is None else train.column.name
+    metanet.origin = replace(metanet.origin, target=target, rows=train.read)
+    given = validation if isinstance(validation, ZooGraphs | ZooRows) else train
+    if not given.raw and given.transform is None:  # else the module does not read what the reader gives
+        metanet.reader = train.reader
+        metanet.graph = train.graph if isinstance(train, ZooGraphs) and not isinstance(module, Metanetwork) else None
+    return metanet
+
+
+def train(
+    task: Task | str | Path,
+    zoo: Zoo,
+    model: Model,
+    *,
+    seeds: int = 1,
+    settings: Settings | None = None,
+    device: str = "cpu",
+    progress: Progress = ignore,
+) -> list[Metanet]:
+    """Train a metanetwork on a task, once for each seed.
+
+    Arguments:
+        task: Task, or the path of its TOML file.
+        zoo: Zoo of the task.
+        model: Name of a metanetwork in `metanets.models.MODELS`, a class like these, or a module, of which each seed
+            trains a copy; a plain module reads standardised rows `(N, features)`.
+        seeds: Number of trainings, which differ in initial weights and in the order of networks.
+        settings: Settings of the training; by default the metanetwork's own.
+        device: `cpu` or `cuda`.
+        progress: Called with the number of trainings that were just completed.
 
     Returns:
-        A predictor for each network. Results of one do not depend on its companions, but for rounding.
+        One metanetwork for each seed.
+
+    Raises:
+        TaskError: If there is no such model, the task does not allow it or it cannot read such networks, the zoo is
+            another one or too small, or predictions are not finite.
+        ZooError: If the zoo lacks a treatment or a column.
     """
-    settings = settings or Settings()
-    examples, validation = Examples.of(examples), Examples.of(validation)
-    networks = [networks] if isinstance(networks, nn.Module) else list(networks)
-    head = Head.of(examples.y, share=share)
-    if hasattr(networks[0], "fit"):
-        return [_fit_itself(*pair, head, examples, validation) for pair in zip(networks, seeds, strict=True)]
-    trainees = Trainees(networks)
-    rate = settings.learning_rate or float(getattr(networks[0], "learning_rate", 1e-3))
-    optimizer = torch.optim.AdamW(trainees.parameters.values(), rate, weight_decay=settings.weight_decay, fused=True)
-    best, best_epoch = trainees.snapshot(), np.zeros(len(seeds), int)
-    best_score, epoch = _validate(trainees, head, validation), 0
-    for epoch in range(1, settings.epochs + 1):
-        if settings.schedule == "cosine":
-            optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
-        _train_epoch(trainees, head, examples, settings, optimizer, seeds, epoch)
-        waiting = settings.patience is None or epoch - best_epoch <= settings.patience
-        better = ((now := _validate(trainees, head, validation)) > best_score) & waiting
-        for kept, latest in zip(best, trainees.snapshot(), strict=True):
-            kept[better] = latest[better]
-        best_score, best_epoch = np.where(better, now, best_score), np.where(better, epoch, best_epoch)
-        if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
-            break
-    for s, network in enumerate(networks):
-        state = dict(zip(trainees.state, (tensor[s] for tensor in best), strict=True))
-        network.load_state_dict({name: state[name] for name in network.state_dict()})
-    return [Predictor(n, head, (epoch, int(b))) for n, b in zip(networks, best_epoch, strict=True)]
+    task = Task.load(task)
+    kind = class_of(model)
+    check_access(kind, task)
+    check_identity(task, data := identify(task, zoo))
+    settings = settings or kind.settings
+    reader = fit_task_reader(task, zoo, kind.reads, include_fixed=settings.include_fixed).to(device)
+    labelled = select(task, zoo, "train")
+    augment = settings.augment == "permute"
+    learnt = read_examples(labelled, reader, augment=augment)
+    validation = read_examples(select_usual(task, zoo), reader)
+    modules = [begin(model, reader, len(task.classes) or 1, settings, seed).to(device) for seed in range(seeds)]
+    trained = []
+    for some in [range(seeds)] if kind.stacks else [range(seed, seed + 1) for seed in range(seeds)]:
+        trained += _fit([modules[seed] for seed in some], learnt, validation, settings, some, labelled.column)
+        progress(len(some))
+    for metanet in trained:
+        metanet.reader = reader
+        metanet.origin = replace(metanet.origin, settings=settings, task=task, data=data)
+        metanet.origin = replace(metanet.origin, target=task.target, rows=labelled.read)
+    return trained
 
 
-def _fit_itself(network: Any, seed: int, head: Head, examples: Examples, validation: Examples) -> Predictor:
-    """Let a metanetwork that is not trained by gradients fit itself."""
-    head = replace(head, link="identity")
-    y, validation_y = ((part.y - head.mean) / head.std for part in (examples, validation))
-    network.fit(examples.x, y, validation.x, validation_y, seed)
-    return Predictor(network, head)
+def class_of(model: Model) -> type[Metanetwork]:
+    """Return the class of a model; for a plain module `Metanetwork` itself, whose defaults it is trained with.
+
+    Raises:
+        TaskError: If there is no metanetwork of that name, or it is no module.
+    """
+    if isinstance(model, str):
+        if model not in MODELS:
+            raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are {', '.join(MODELS)}")
+        return MODELS[model]
+    if isinstance(model, type) and issubclass(model, Metanetwork):
+        return model
+    if isinstance(model, nn.Module):
+        return type(model) if isinstance(model, Metanetwork) else Metanetwork
+    raise TaskError(f"model: {model!r} is no metanetwork; give a name, a subclass of Metanetwork, or a module")
 
 
-def _train_epoch(
-    trainees: Trainees,
-    head: Head,
-    examples: Examples,
+def begin(model: Model, reader: Reader, outputs: int, settings: Settings, seed: int) -> nn.Module:
+    """Return an untrained metanetwork of a seed, or a copy of a module.
+
+    Raises:
+        TaskError: If it does not take the options, or cannot read such networks.
+    """
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model)
+    options = settings.options if outputs == 1 else settings.options | {"outputs": outputs}
+    kind = class_of(model)
+    try:
+        return build(lambda: kind(reader, **options), seed)
+    except TypeError as error:
+        raise TaskError(f"{name_of(kind)}: options: {error}") from None
+
+
+def check_access(kind: type[Metanetwork], task: Task) -> None:
+    """Raise a `TaskError` if a metanetwork uses more of the networks than a task allows."""
+    if ACCESS.index(kind.access) > ACCESS.index(task.access):
+        raise TaskError(f"{name_of(kind)}: uses {kind.access}, but the task {task.name} allows {task.access}")
+
+
+def _fit(
+    modules: Sequence[nn.Module],
+    train: Examples,
+    validation: Examples,
     settings: Settings,
-    optimizer: torch.optim.Optimizer,
     seeds: Sequence[int],
-    epoch: int,
-) -> None:
-    """Show every network all examples, as often as the settings say, in the order of its seed."""
-    trainees.network.train()
-    at_once = getattr(trainees.network, "at_once", None) if examples.y.device.type == "cpu" else None
-    passes = settings.passes(len(examples))
-    for number in range((epoch - 1) * passes + 1, epoch * passes + 1):
-        orders = [rng_for(seed, "metanetwork/order", number).permutation(len(examples)) for seed in seeds]
-        rngs = [rng_for(seed, "metanetwork/augment", number) for seed in seeds]
-        for index in torch.from_numpy(np.stack(orders)).to(examples.y.device).split(settings.batch_size, dim=1):
-            optimizer.zero_grad()
-            for some in index.split(at_once or settings.batch_size, dim=1):
-                predicted, y = head(trainees(examples.take(some, rngs))) / head.std, examples.y[some] / head.std
-                (smooth_l1_loss(predicted, y, reduction="sum", beta=settings.huber) / index.shape[1]).backward()
-            trainees.clip(settings.clip)
-            optimizer.step()
-
-
-@torch.no_grad()
-def _validate(trainees: Trainees, head: Head, validation: Examples) -> Float[np.ndarray, " seeds"]:
-    """Return the `selection_score` of each network."""
-    trainees.network.eval()
-    seeds, predicted = len(trainees.networks), []
-    for index in torch.arange(len(validation)).split(EVALUATION_BATCH):
-        predicted.append(head(trainees(validation.take(index.expand(seeds, -1)))))
-    true = validation.y.cpu().numpy()
-    return np.array([selection_score(true, own) for own in torch.cat(predicted, 1).cpu().numpy()])
+    column: Column | None = None,
+) -> list[Metanet]:
+    """Train modules of one class, one for each seed."""
+    if (train.y == train.y[0]).all():
+        raise TaskError("all networks to learn from have the same target; there is nothing to predict")
+    if not train.y.isfinite().all() or not validation.y.isfinite().all():
+        raise TaskError("targets: some are not finite; leave out these networks")
+    link, began = Link.of(train.y, column), time.perf_counter()
+    if link.classes and not {*validation.y.tolist()} <= {*range(link.classes)}:
+        raise TaskError("targets: the validation networks have classes that no network to learn from has")
+    if isinstance(modules[0], Metanetwork):
+        kind = type(modules[0])
+        link = kind.link(link)
+        epochs = kind.learn(modules, train, validation, link, settings, seeds)
+    else:
+        epochs = descend(modules, train, validation, link, settings, seeds)
+    seconds = (time.perf_counter() - began) / len(seeds)
+    metanets = []
+    for module, seed, own in zip(modules, seeds, epochs, strict=True):
+        origin = Origin(name_of(module), settings, seed=seed, epochs=own, seconds=seconds)
+        metanets.append(Metanet(None, module, link, origin))
+        metanets[-1].predict_on_scale(validation)  # raises if a prediction is not finite
+    return metanets

@@ -1,15 +1,16 @@
-"""A small search for the settings of a metanetwork, by its validation networks; test networks have no part in it."""
+"""A small search for the settings of a metanetwork by its validation networks; test networks have no part in it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from metanets.metanet import train_model
-from metanets.metrics import kendall_tau, r2, selection_score
-from metanets.models import MODELS
+from metanets.metrics import metrics_of, selection_score
+from metanets.selection import select_usual
 from metanets.settings import Settings
-from zoo.errors import TaskError, nearest
+from metanets.tasks import Task
+from metanets.training import Model, class_of, train
+from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
 from zoo.store.zoo import Zoo
 
@@ -22,62 +23,66 @@ SPACE: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings, and what one training of theirs reached on the validation networks; the greatest score is best."""
+    """Settings, and what one training with them reached on the validation networks.
+
+    Attributes:
+        settings: The settings.
+        metrics: Metrics by name.
+        score: `metanets.metrics.selection_score`; the highest is best.
+    """
 
     settings: Settings
-    r2: float
-    kendall_tau: float
+    metrics: dict[str, float]
     score: float
 
 
-def search(
+def tune(
+    task: Task | str | Path,
     zoo: Zoo,
-    treatment: str,
-    model: str,
+    model: Model,
     *,
-    task: str = "test_accuracy",
     trials: int = 8,
+    settings: Settings | None = None,
     device: str = "cpu",
-    progress: Callable[[Trial], object] = lambda trial: None,
+    progress: Progress = ignore,
 ) -> list[Trial]:
-    """Try values of `SPACE`, and of the metanetwork's `choices`, at random, none twice, each with one training.
+    """Try values of `SPACE` and of the metanetwork's `choices` at random, none twice, with one training each.
 
     Arguments:
-        zoo, treatment, model, task, device: as in `metanets.metanet.train_model`.
-        trials: how many; the first is of the present settings.
-        progress: called after each trial.
+        task: Task, or the path of its TOML file.
+        zoo: Zoo of the task.
+        model: Metanetwork, as `metanets.training.train` takes it.
+        trials: Number of trials; the first is of the present settings.
+        settings: Present settings; by default the metanetwork's own.
+        device: `cpu` or `cuda`.
+        progress: Called with the number of trials that were just completed.
 
     Returns:
         The trials, the best first.
+
+    Raises:
+        TaskError: See `metanets.training.train`.
     """
-    if model not in MODELS:
-        raise TaskError(f"model: no metanetwork {model!r}{nearest(model, MODELS)}; there are {', '.join(MODELS)}")
-    present, choices = Settings.best(model, task), MODELS[model].choices
-    space = {} if hasattr(MODELS[model], "fit") else SPACE  # what fits itself takes no steps
+    task = Task.load(task)
+    kind = class_of(model)
+    present, choices = (
+        settings or kind.settings,
+        {} if kind is not model and not isinstance(model, str) else kind.choices,
+    )
+    space = SPACE if kind.takes_steps else {}
     grid = list(product(*space.values(), *choices.values()))
     candidates = [present]
     for i in rng_for(0, "tuning").permutation(len(grid))[: trials - 1]:
         chosen: dict[str, Any] = dict(zip((*space, *choices), grid[i], strict=True))
         options = present.options | {name: chosen.pop(name) for name in choices}
         candidates.append(present.model_copy(update=chosen | {"options": options}))
-    found = []
-    for settings in candidates:
-        (metanet,) = train_model(zoo, treatment, model, task=task, settings=settings, device=device)
-        index = zoo.index(treatment, "validation")
-        true = zoo.field(treatment, task)[index].astype(float)
-        predicted = metanet.predict(zoo.rows(treatment, index)).double().numpy()
-        found.append(Trial(settings, *(metric(true, predicted) for metric in (r2, kendall_tau, selection_score))))
-        progress(found[-1])
+    validation, found = select_usual(task, zoo), []
+    for candidate in candidates:
+        metanet = train(task, zoo, model, settings=candidate, device=device)[0]
+        predicted = metanet.predict_on_scale(metanet.read(validation)).double().numpy()
+        true = validation.y.numpy()
+        true = true.astype(float) if predicted.ndim == 1 else true
+        metrics = {name: metric(true, predicted) for name, metric in metrics_of(predicted).items()}
+        found.append(Trial(candidate, metrics, selection_score(true, predicted)))
+        progress(1)
     return sorted(found, key=lambda trial: -trial.score)
-
-
-def to_toml(task: str, settings: Settings) -> str:
-    """Return what differs from the defaults as a table of a TOML file, see `Settings.best`."""
-
-    def value(given: Any) -> str:
-        if isinstance(given, dict):
-            return "{ " + ", ".join(f"{name} = {value(v)}" for name, v in given.items()) + " }"
-        return f'"{given}"' if isinstance(given, str) else str(given).lower()
-
-    lines = [f"{name} = {value(v)}" for name, v in settings.model_dump(exclude_defaults=True).items()]
-    return "\n".join([f"[{task}]", *lines])

@@ -83,7 +83,7 @@ def some_thetas(treated, networks=3, seed=0, dtype=torch.float64) -> Tensor:
     rng = np.random.default_rng(seed)
     rows = [treated.layout.draw_initial(rng).to(dtype) for _ in range(networks)]
     noise = torch.from_numpy(rng.normal(0, 0.2, (networks, treated.layout.size)))
-    return treated.thetas(torch.stack(rows) + noise.to(dtype))
+    return treated.keep_trainable(torch.stack(rows) + noise.to(dtype))
 
 
 def some_data(shape=(8,), train=43, test=20, seed=0) -> Data:

@@ -25,7 +25,7 @@ from zoo.recipes.distribution import Distribution
 from zoo.sharing.export import export_zoo
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "examples").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "concepts.md", *sorted((ROOT / "docs" / "examples").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
 PROGRAM = """

@@ -54,8 +54,26 @@ def test_datasets_reads_an_export(version, tmp_path):
 @EVERY
 def test_a_checkpoint_predicts_the_same(version):
     metanet = Metanet.load(FROZEN / version / "statnn.safetensors")
-    rows = open_zoo(FROZEN / version / "zoo").rows("standard")
+    rows = open_zoo(FROZEN / version / "zoo")["standard"].weights[:]
     assert metanet.predict(rows).tolist() == pytest.approx(known(version)["statnn"], rel=1e-4)
+    assert (metanet.origin.model, metanet.target, metanet.origin.task.name) == (
+        "statnn",
+        "test_accuracy",
+        "frozen/standard/test_accuracy",
+    )
+
+
+@EVERY
+def test_a_checkpoint_saved_again_predicts_the_same(version, tmp_path):
+    metanet, rows = (
+        Metanet.load(FROZEN / version / "statnn.safetensors"),
+        open_zoo(FROZEN / version / "zoo")["standard"],
+    )
+    metanet.save(tmp_path / "again.safetensors")
+    again = Metanet.load(tmp_path / "again.safetensors")
+    assert again.origin == metanet.origin
+    assert again.predict(rows).tolist() == metanet.predict(rows).tolist()
+    assert again.evaluate(rows) == metanet.evaluate(rows)
 
 
 def test_there_is_a_frozen_version():

@@ -1,4 +1,4 @@
-"""Makes and keeps paired model zoos: a `Recipe` makes a `Zoo`, which gives `Stack`s of networks."""
+"""Makes and stores paired model zoos: `generate` turns a `Recipe` into a `Zoo`, which holds `Networks` to run."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from zoo.networks.stack import Stack
     from zoo.opening import open_zoo
     from zoo.recipes.recipe import Recipe
+    from zoo.store.networks import Networks
     from zoo.store.zoo import Zoo
     from zoo.training.generation import generate
     from zoo.training.verification import verify
+    from zoo.treatments import Treatment
 
 _HOMES = {
     "AsymZooError": "errors",
@@ -26,19 +28,23 @@ _HOMES = {
     "Stack": "networks.stack",
     "open_zoo": "opening",
     "Recipe": "recipes.recipe",
+    "Networks": "store.networks",
     "Zoo": "store.zoo",
     "generate": "training.generation",
     "verify": "training.verification",
+    "Treatment": "treatments",
 }
 
 __all__ = [
     "Architecture",
     "AsymZooError",
     "Data",
+    "Networks",
     "Parameter",
     "ParameterLayout",
     "Recipe",
     "Stack",
+    "Treatment",
     "Zoo",
     "generate",
     "load_data",
@@ -49,7 +55,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: `asymzoo --help` needs no torch.
+    # Each name is imported when it is first used, so `asymzoo --help` does not wait for torch.
     if name in _HOMES:
         return getattr(import_module(f"zoo.{_HOMES[name]}"), name)
     if name == "__version__":

@@ -1,4 +1,4 @@
-"""`asymzoo zoo`: list recipes, generate zoos, look at them, check them."""
+"""The commands of `asymzoo zoo`: list recipes; generate, inspect, verify, export, import, push and pull zoos."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(help="Make and keep paired model zoos.", no_args_is_help=True)
+app = typer.Typer(help="Make, check and share paired model zoos.", no_args_is_help=True)
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder with the data set's files, where the Hub is out of reach.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the data set's files; without it they come from the Hub.")
+]
 
 
 def provide(sources: list[str] | None) -> None:
-    """Import the architectures that `--architecture` names."""
+    """Import and register the architectures given by `--architecture`."""
     if sources:
         from zoo.networks.architectures import provide as import_architecture
 
@@ -24,7 +26,7 @@ Architecture = Annotated[
     list[str] | None,
     typer.Option(
         "--architecture",
-        help="Code of an architecture of your own, FILE.py:CLASS, or NAME=FILE.py:CLASS; may be given again.",
+        help="Your own architecture, as FILE.py:CLASS or NAME=FILE.py:CLASS; can be repeated.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -32,7 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 @app.command()
 def recipes(as_json: Json = False) -> None:
-    """List the built-in recipes, with parameter and trainable counts under each treatment."""
+    """List the built-in recipes, with the numbers of parameters and of trainable entries under each treatment."""
     from zoo.recipes.recipe import Recipe, built_in_recipes
 
     rows = []
@@ -58,31 +60,31 @@ def recipes(as_json: Json = False) -> None:
 
 
 def count_parameters(recipe: Any, treatment: str) -> dict[str, int]:
-    """Count the parameters of a treatment's networks, and those that train."""
+    """Return the number of parameters of a network under a treatment, and how many of them train."""
     return _counts(recipe.treat(treatment))
 
 
 def _counts(treated: Any) -> dict[str, int]:
-    trainable = treated.trainable.reshape(-1, treated.layout.size)[0]  # of one network, where each has its own mask
+    trainable = treated.mask.reshape(-1, treated.layout.size)[0]  # of the first network, if each has its own mask
     return {"parameters": treated.layout.size, "trainable": int(trainable.sum())}
 
 
 @app.command()
 def generate(
-    recipe: Annotated[str, typer.Argument(help="A built-in recipe's name, or a TOML file.")],
-    out: Annotated[Path, typer.Option(help="The zoo's folder; an interrupted zoo in it is finished.")],
-    pairs: Annotated[int | None, typer.Option(min=1, help="How many pairs, instead of the recipe's number.")] = None,
-    treatments: Annotated[str | None, typer.Option(help="Some of the recipe's treatments: a,b,…")] = None,
-    engine: Annotated[Literal["processes", "ray"], typer.Option(help="Where the workers run.")] = "processes",
+    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or path of a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the zoo; an incomplete zoo in it is completed.")],
+    pairs: Annotated[int | None, typer.Option(min=1, help="Number of pairs; by default that of the recipe.")] = None,
+    treatments: Annotated[str | None, typer.Option(help="Treatments to train, as a,b,…; by default all.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes, of one thread each; by default the CPUs, or one on a GPU.")
+        str | None,
+        typer.Option(help="Number of worker processes, or ray; by default one for each CPU, and one on a GPU."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device that trains: cpu or cuda.")] = "cpu",
     data_dir: DataDir = None,
-    shard_pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in a file.")] = None,
+    shard_pairs: Annotated[int | None, typer.Option(min=1, help="Number of pairs in each file.")] = None,
     architecture: Architecture = None,
 ) -> None:
-    """Train a paired zoo. Interrupted, the same command goes on where it stopped."""
+    """Train a paired zoo. After an interruption, the same command continues where it stopped."""
     from zoo.recipes.recipe import Recipe
 
     provide(architecture)
@@ -91,42 +93,39 @@ def generate(
         chosen = chosen.only(treatments.split(","))
     if pairs is not None:
         chosen = chosen.model_copy(update={"pairs": pairs})
-    zoo = generate_with_bar(
-        chosen, out, engine=engine, workers=workers, device=device, data_dir=data_dir, shard_pairs=shard_pairs
-    )
+    running: Any = workers if workers in (None, "ray") else _count(workers)
+    zoo = generate_with_bar(chosen, out, workers=running, device=device, data_dir=data_dir, shard_pairs=shard_pairs)
     typer.echo(f"{zoo.folder}: {len(zoo)} pairs of {', '.join(zoo.treatments)}")
 
 
+def _count(workers: str) -> int:
+    from zoo.errors import RecipeError
+
+    if not workers.isdigit() or int(workers) < 1:
+        raise RecipeError(f"workers: {workers!r} is not a number of processes; write a number above 0, or ray")
+    return int(workers)
+
+
 def generate_with_bar(
-    recipe: Any, out: Path, *, workers: int | None = None, device: str = "cpu", **options: Any
+    recipe: Any, out: Path, *, workers: int | Literal["ray"] | None = None, device: str = "cpu", **options: Any
 ) -> Any:
-    """Generate a zoo, showing networks per second and the time left."""
+    """Generate a zoo and show a progress bar."""
     import os
 
     from tqdm import tqdm
 
     from zoo.training.generation import generate
+    from zoo.training.planning import count_missing
 
-    bar = None
-
-    def show(done: int, total: int) -> None:
-        nonlocal bar
-        if total == 0:  # nothing is missing
-            return
-        bar = bar or tqdm(desc=recipe.name, total=total, unit=" networks", smoothing=0.05)
-        bar.update(done - bar.n)
-
-    try:
-        workers = workers or (os.cpu_count() if device == "cpu" else 1) or 1
-        return generate(recipe, out, workers=workers, device=device, progress=show, **options)
-    finally:
-        if bar is not None:
-            bar.close()
+    workers = workers or (os.cpu_count() if device == "cpu" else 1) or 1
+    missing = count_missing(recipe, out)
+    with tqdm(desc=recipe.name, total=missing, unit=" networks", smoothing=0.05, delay=1e-3) as bar:
+        return generate(recipe, out, workers=workers, device=device, progress=bar.update, **options)
 
 
 @app.command()
-def info(folder: Path, as_json: Json = False) -> None:
-    """Say what is in a zoo."""
+def info(folder: Annotated[Path, typer.Argument(help="Folder of the zoo.")], as_json: Json = False) -> None:
+    """Print what a zoo contains."""
     from zoo.opening import open_zoo
 
     zoo = open_zoo(folder)
@@ -155,33 +154,35 @@ def info(folder: Path, as_json: Json = False) -> None:
 def _describe(zoo: Any, treatment: str) -> dict[str, Any]:
     import numpy as np
 
-    accuracy = zoo.field(treatment, "test_accuracy")
+    every = zoo.networks(treatment, diverged=True)
     return {
-        **_counts(zoo.treated(treatment, [0])),
-        "diverged": int((zoo.field(treatment, "status") == "diverged").sum()),
-        "test_accuracy_quartiles": [round(float(q), 6) for q in np.nanquantile(accuracy, [0, 0.25, 0.5, 0.75, 1])],
+        **_counts(every[:1].treated),
+        "diverged": int((every["status"] == "diverged").sum()),
+        "test_accuracy_quartiles": [
+            round(float(q), 6) for q in np.nanquantile(every["test_accuracy"], [0, 0.25, 0.5, 0.75, 1])
+        ],
     }
 
 
 @app.command()
 def verify(
-    folder: Path,
-    retrain: Annotated[int, typer.Option(min=0, help="Train this many networks again and compare.")] = 0,
-    sample: Annotated[int, typer.Option(min=1, help="Networks of each treatment to measure again.")] = 32,
+    folder: Annotated[Path, typer.Argument(help="Folder of the zoo.")],
+    retrain: Annotated[int, typer.Option(min=0, help="Number of networks to train again and compare.")] = 0,
+    sample: Annotated[int, typer.Option(min=1, help="Number of networks of each treatment to measure again.")] = 32,
     data_dir: DataDir = None,
     architecture: Architecture = None,
 ) -> None:
-    """Check a zoo's files, measure networks again, and train some again."""
+    """Check the files of a zoo, measure networks again, and train some again."""
     from zoo.opening import open_zoo
     from zoo.training.verification import verify as check
 
     provide(architecture)
-    check(open_zoo(folder), data_dir=data_dir, sample=sample, retrain=retrain, progress=typer.echo)
+    check(open_zoo(folder), data_dir=data_dir, sample=sample, retrain=retrain, log=typer.echo)
 
 
 @app.command()
-def reseal(folder: Annotated[Path, typer.Argument(help="Of the zoo whose zoo.json was edited by hand.")]) -> None:
-    """Check an edited zoo.json and rewrite it with a new seal, without which the zoo is not opened."""
+def reseal(folder: Annotated[Path, typer.Argument(help="Folder of a zoo whose zoo.json you edited.")]) -> None:
+    """Check an edited zoo.json and write its new checksum, without which the zoo cannot be opened."""
     from zoo.store.manifest import MANIFEST
     from zoo.store.manifest import reseal as seal
 
@@ -191,10 +192,10 @@ def reseal(folder: Annotated[Path, typer.Argument(help="Of the zoo whose zoo.jso
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A zoo's folder.")],
-    out: Annotated[Path, typer.Argument(help="A new folder, which is a repository of the Hub as it stands.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the zoo.")],
+    out: Annotated[Path, typer.Argument(help="New folder, which can be uploaded to the Hub unchanged.")],
 ) -> None:
-    """Write a zoo as a data set that `datasets.load_dataset` reads."""
+    """Write a zoo as Parquet files that `datasets.load_dataset` reads."""
     from tqdm import tqdm
 
     from zoo.opening import open_zoo
@@ -208,19 +209,23 @@ def export(
 
 @app.command("import")
 def import_(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="What it is: hf, paper, unterthiner or folder.")],
-    source: Annotated[Path, typer.Argument(help="Its folder.")],
-    out: Annotated[Path, typer.Argument(help="The zoo's folder, a new one.")],
+    form: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="Format of the source: hf, paper, unterthiner, folder.")
+    ],
+    source: Annotated[Path, typer.Argument(help="Folder to import.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the zoo.")],
     mask_constant: Annotated[
-        float | None, typer.Option(help="paper: the fixed entries of sparse networks are this times normal_mask.")
+        float | None, typer.Option(help="paper: factor on normal_mask that gives the fixed entries; by default 2.")
     ] = None,
-    activation: Annotated[str | None, typer.Option(help="unterthiner: of the networks to take, relu or tanh.")] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="unterthiner: activation of the networks to import, relu or tanh.")
+    ] = None,
     architecture: Architecture = None,
 ) -> None:
-    """Make a zoo of what others hold in another form.
+    """Make a zoo from networks in another format.
 
     hf: a data set that `export` wrote. paper: the published networks of Lim et al. 2024. unterthiner: the Small CNN
-    Zoo. folder: recipe.toml, labels.csv, and a state_dict in a file for each network.
+    Zoo. folder: your own networks, as recipe.toml, labels.csv, and one file with a state_dict for each network.
     """
     import inspect
 
@@ -231,7 +236,7 @@ def import_(
 
     provide(architecture)
     if form not in IMPORTERS:
-        raise ZooError(f"import: no format {form!r}{nearest(form, IMPORTERS)}; there are {', '.join(IMPORTERS)}")
+        raise ZooError(f"import: unknown format {form!r}{nearest(form, IMPORTERS)}; use one of {', '.join(IMPORTERS)}")
     options = {"mask_constant": mask_constant, "activation": activation}
     given = {name: value for name, value in options.items() if value is not None}
     if wrong := given.keys() - inspect.signature(IMPORTERS[form]).parameters:
@@ -243,12 +248,12 @@ def import_(
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="Of a zoo, or what `export` wrote.")],
-    repository: Annotated[str, typer.Argument(help="The data set's owner/name on the Hub; made if there is none.")],
-    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="The branch; by default main.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of a zoo, or of what `export` wrote.")],
+    repository: Annotated[str, typer.Argument(help="Repository owner/name on the Hub; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to write; by default main.")] = None,
 ) -> None:
-    """Upload a zoo to the Hugging Face Hub, with HF_TOKEN or as `hf auth login` has it."""
+    """Upload a zoo to the Hugging Face Hub, with the token in HF_TOKEN or that of `hf auth login`."""
     from tqdm import tqdm
 
     from zoo.sharing.hub import push_zoo
@@ -260,11 +265,11 @@ def push(
 
 @app.command()
 def pull(
-    repository: Annotated[str, typer.Argument(help="The data set's owner/name on the Hub.")],
-    out: Annotated[Path, typer.Argument(help="The zoo's folder, a new one.")],
-    revision: Annotated[str | None, typer.Option(help="A branch, a tag or a commit; by default main.")] = None,
+    repository: Annotated[str, typer.Argument(help="Repository owner/name on the Hub.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the zoo.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit to read; by default main.")] = None,
 ) -> None:
-    """Download a zoo from the Hugging Face Hub and check it. Interrupted, the same command goes on where it stopped."""
+    """Download a zoo from the Hugging Face Hub and check it. After an interruption, run the same command again."""
     from tqdm import tqdm
 
     from zoo.sharing.hub import pull_zoo

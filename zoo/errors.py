@@ -1,4 +1,4 @@
-"""The errors a user can mend: each message names the place, the fact and the remedy in one line."""
+"""Errors that a user can fix: each message names the place, the fact and the remedy in one line."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,39 +6,39 @@ from difflib import get_close_matches
 
 
 class AsymZooError(Exception):
-    """Base of every error that wrong input can cause; commands print it as one line and exit with 2."""
+    """Base class of all errors that wrong input can cause; commands print one line and exit with status 2."""
 
     def __str__(self) -> str:
-        """The message, in one line whatever it quotes."""
+        """Return the message in one line, even if it quotes text of several lines."""
         return "\\n".join(super().__str__().splitlines())
 
 
 class RecipeError(AsymZooError):
-    """A recipe, or a treatment or architecture in it, asks for what cannot be made."""
+    """A recipe, or its architecture or one of its treatments, is not valid."""
 
 
 class DataError(AsymZooError):
-    """A data set cannot be found or does not hold what it should."""
+    """A data set cannot be found, or its files are damaged or do not fit."""
 
 
 class ZooError(AsymZooError):
-    """A folder is no zoo, another recipe's zoo, or a damaged one."""
+    """A folder does not hold a zoo, holds the zoo of another recipe, or is damaged."""
 
 
 class TaskError(AsymZooError):
-    """A zoo cannot answer the question asked of it."""
+    """A zoo lacks what a task, a metanetwork or a phenomenon needs, or the request itself is wrong."""
 
 
 class ExtraError(AsymZooError):
-    """A package is needed that only an extra installs."""
+    """A package is missing that only an extra, such as `asymzoo[report]`, installs."""
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Turn the failure of an import inside the block into one line that names the extra.
+    """Turn a failed import inside the block into an error that names the extra to install.
 
     Raises:
-        ExtraError: if a package is not installed.
+        ExtraError: If a package is not installed.
     """
     try:
         yield
@@ -48,7 +48,7 @@ def extra(name: str) -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean …?)`, or nothing if no known name is near."""
+    """Return ` (did you mean …?)` with the known name closest to `name`, or an empty string if none is close."""
     known = list(known)
-    matches = get_close_matches(name, known, n=1) or [each for each in known if name and each.startswith(name)]
+    matches = get_close_matches(name, known, n=1) or [other for other in known if name and other.startswith(name)]
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, and checked by their SHA-256."""
+"""Writes files completely or not at all, and computes their SHA-256 checksums."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from zoo.errors import ZooError
 
 
 def is_occupied(folder: Path) -> bool:
-    """Whether a folder, to be or not yet to be, holds something.
+    """Return whether a folder exists and is not empty.
 
     Raises:
-        ZooError: if it cannot be a folder.
+        ZooError: If the path cannot be a folder, for example because a file is there.
     """
     try:
         return folder.exists() and any(folder.iterdir())
@@ -24,17 +24,17 @@ def is_occupied(folder: Path) -> bool:
 
 
 def check_empty(folder: Path) -> None:
-    """Raise a `ZooError` if a folder, to be or not yet to be, holds something or cannot be a folder."""
+    """Raise a `ZooError` if a folder exists and is not empty, or if the path cannot be a folder."""
     if is_occupied(folder):
         raise ZooError(f"{folder}: is not empty; choose another folder")
 
 
 @contextmanager
 def room_beside(folder: Path) -> Iterator[Path]:
-    """Give a folder on the same disk, in which to make what is moved in one step; it is removed in the end.
+    """Yield a temporary folder beside `folder`, so that finished work can be moved there in one step.
 
     Raises:
-        ZooError: if there cannot be one, or what is done in it fails with an `OSError`.
+        ZooError: If the temporary folder cannot be made, or the work in it fails with an `OSError`.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -45,10 +45,10 @@ def room_beside(folder: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when all of it is on disk.
+    """Write a file that appears under its name only when all of its content is on disk.
 
     Raises:
-        ZooError: if it cannot be written; nothing is left behind.
+        ZooError: If the file cannot be written; then nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -67,6 +67,6 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def checksum_of(path: Path) -> str:
-    """Return the checksum of a file, as manifests record it."""
+    """Return the SHA-256 of a file in hexadecimal, as manifests record it."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

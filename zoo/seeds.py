@@ -1,8 +1,8 @@
-"""All randomness, from one number.
+"""Random generators, all derived from one seed.
 
-Every draw comes from a generator named by the recipe's seed, a purpose and an index, so nothing depends on
-the order of calls, the number of workers or the size of a stack. NumPy's PCG64 is used rather than
-`torch.Generator`, whose normal variates differ in the last bit between processors.
+Every draw has its own generator, which the recipe's seed, a purpose and an index determine. So no result depends on the
+order of calls, the number of workers or the size of a stack. The generator is NumPy's PCG64, because the normal
+variates of `torch.Generator` differ in the last bit between processors.
 """
 
 from hashlib import blake2b
@@ -17,5 +17,5 @@ def seed_for(seed: int, purpose: str, *index: int) -> int:
 
 
 def rng_for(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """Return the generator that `seed_for` names."""
+    """Return a generator seeded with `seed_for(seed, purpose, *index)`."""
     return np.random.Generator(np.random.PCG64(seed_for(seed, purpose, *index)))

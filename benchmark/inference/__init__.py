@@ -1,1 +1,1 @@
-"""Posteriors over the weights of networks: one method a file, K posteriors at once."""
+"""Posteriors over the weights of networks: one method per file, K posteriors at once."""

@@ -1,8 +1,8 @@
-"""The energy that posteriors share: minus the log posterior of K networks, but for a constant.
+"""The energy that posteriors share: the negative log posterior of K networks, up to a constant.
 
     U(w) = sum_n loss(f_w(x_n), y_n) + 1/2 sum_i precision_i theta_i^2
 
-where `w = constants + scale * theta` is a row and the sum runs over what trains.
+`w = constants + scale * theta` is a row, the first sum runs over examples and the second over trainable entries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,17 +21,18 @@ from zoo.treatments import Treated
 
 Loss = Callable[[Float[Tensor, "networks batch outputs"], Int[Tensor, "networks batch"]], Float[Tensor, " networks"]]
 Precision = float | Float[Tensor, " parameters"]
+PRECISION = 10.0  # of the prior in the results of docs/bayesian.md; not tuned
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What is observed and believed beforehand of networks.
+    """Likelihood and prior of K networks.
 
     Attributes:
-        treated: what the networks are.
-        data: whose train split is observed.
-        precision: of the prior, a Gaussian around zero, one for all or `(P,)`.
-        loss: the mean negative log-likelihood of the labels of a batch, given each network's outputs.
+        treated: Architecture and treatment of the networks.
+        data: Data whose train split is observed.
+        precision: Precision of the prior, a Gaussian around zero: one for all parameters, or `(P,)`.
+        loss: Mean negative log-likelihood of the labels of a batch, given each network's outputs.
     """
 
     treated: Treated
@@ -41,14 +42,14 @@ class Energy:
 
     @classmethod
     def of(cls, rows: Tensor, treated: Treated, data: Data, precision: Precision, loss: Loss) -> "Energy":
-        """Bring everything to the device and the precision of the rows."""
+        """Return the energy with everything on the device, and of the floating-point type, of the rows."""
         device, dtype = rows.device, rows.dtype
         precision = precision.to(device, dtype) if isinstance(precision, Tensor) else precision
         return cls(treated.to(device, dtype), data.to(device, dtype), precision, loss)
 
     @property
     def examples(self) -> int:
-        """N."""
+        """Number of examples of the train split, N."""
         return len(self.data.train_y)
 
     def gradient(
@@ -57,20 +58,27 @@ class Energy:
         x: Float[Tensor, "networks batch ..."],
         y: Int[Tensor, "networks batch"],
     ) -> Float[Tensor, "networks parameters"]:
-        """Estimate each network's gradient by the row from a batch of its own; it is zero at fixed entries."""
+        """Estimate the gradient of each network's U from its own batch; it is zero at fixed entries."""
         rows = rows.detach().requires_grad_()
         loss = self.loss(run_stack(self.treated.stack(rows), x), y)
         (gradient,) = torch.autograd.grad(loss.sum(), rows)
-        prior = self.precision * self.treated.thetas_of(rows.detach())
-        return self.treated.thetas(gradient * self.examples + prior)
+        prior = self.precision * self.treated.from_rows(rows.detach())
+        return self.treated.keep_trainable(gradient * self.examples + prior)
 
 
 def endless_batches(data: Data, size: int, seed: int, pairs: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield minibatches for ever, those of each network in the order of its pair."""
+    """Yield minibatches without end; the order for each network is drawn from the number of its pair.
+
+    Arguments:
+        data: Data whose train split is yielded.
+        size: Number of examples in a batch.
+        seed: Seed of the orders.
+        pairs: Numbers of the networks' pairs.
+    """
     for epoch in count():
         yield from batches(data, size, seed, pairs, epoch)
 
 
 def generators_for(seed: int, purpose: str, pairs: Sequence[int]) -> list[torch.Generator]:
-    """Return a generator for each network, on the CPU, the same whatever its companions."""
+    """Return a CPU generator for each network, which depends on the number of its pair."""
     return [torch.Generator().manual_seed(seed_for(seed, purpose, pair)) for pair in pairs]

@@ -1,10 +1,10 @@
-"""Local reparametrisation: every example meets weights of its own, drawn by what they make of it.
+"""Local reparametrisation: every example has its own random weights, which are drawn through the outputs of layers.
 
-For an example `x`, a Gaussian layer of mean M, factors `V_1 … V_r` and diagonal S makes
+For an example `x`, a layer whose weights are Gaussian with mean M, factors `V_1 … V_r` and diagonal S returns
 
-    M x + sum_i z_i V_i x + sqrt(S x^2) e,    z_i ~ N(0, 1 / r), e ~ N(0, 1) for each output,
+    M x + sum_i z_i V_i x + sqrt(S x^2) e,    z_i ~ N(0, 1 / r), e ~ N(0, 1) for each output.
 
-a bias being the weight of an input 1.
+A bias counts as the weight of an input 1.
 
 Source: Kingma, Salimans, Welling 2015, *Variational Dropout and the Local Reparameterization Trick*,
 https://arxiv.org/abs/1506.02557; for factors Tomczak, Swaroop, Turner 2020, *Efficient Low Rank Gaussian Variational
@@ -27,19 +27,19 @@ LAYERS = (nn.Linear, nn.Conv2d)
 
 
 class Local(nn.Module):
-    """A layer whose weights each example draws for itself.
+    """A linear map or convolution whose weights are drawn for each example.
 
     Arguments:
-        layer: that is made random.
-        rank: r.
+        layer: Layer that is made random.
+        rank: Number r of factors.
 
     Attributes:
-        mean: the layer with the mean as its weights.
-        variance: the layer with the diagonal as its weights; of one output if all have the same. Its bias is never 0.
-        factors: the layer with those of all factors side by side as its outputs, without bias.
-        factor_bias: of each factor, `(r, outputs)`.
-        z: for each example, `(B, r)`.
-        noise: for each output of each example, `(B, ...)`.
+        mean: Layer whose weights are M.
+        variance: Layer whose weights are S; it has one output if S is the same for all outputs. Its bias is never 0.
+        factors: Layer without bias whose outputs are those of all factors, one after another.
+        factor_bias: Bias of each factor, `(r, outputs)`.
+        z: Standard normals, divided by `sqrt(r)`, for each example, `(B, r)`.
+        noise: Standard normals e for each output of each example, `(B, ...)`.
     """
 
     noise: Tensor
@@ -58,7 +58,7 @@ class Local(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs `(B, ...)` to random outputs `(B, ...)`."""
         variance = self.variance(x.square())
-        if self.variance.bias is None:  # else not even that of an input of zeros is zero
+        if self.variance.bias is None:  # so that the square root has a derivative even for an input of zeros
             variance = variance + torch.finfo(x.dtype).tiny
         y = self.mean(x).addcmul(variance.sqrt(), self.noise)
         if not self.rank:
@@ -70,14 +70,16 @@ class Local(nn.Module):
 
 
 def layers_of(treated: Treated) -> dict[str, dict[str, slice]]:
-    """Return where in a row the parameters of each linear map and convolution stand, by its name and theirs."""
+    """Return the columns of a row that hold the weight and bias of each linear map and convolution, by layer."""
     layers = {name: part for name, part in treated.module.named_modules() if isinstance(part, LAYERS)}
     slices = treated.layout.slices
-    return {name: {own: slices[f"{name}.{own}"] for own, _ in part.named_parameters()} for name, part in layers.items()}
+    return {
+        name: {kind: slices[f"{name}.{kind}"] for kind, _ in part.named_parameters()} for name, part in layers.items()
+    }
 
 
 def localise(treated: Treated, rank: int) -> nn.Module:
-    """Return a copy of a network, all of its layers made random."""
+    """Return a copy of a network in which every linear map and convolution is a `Local` of the given rank."""
     module = copy.deepcopy(treated.module)
     for name in layers_of(treated):
         module.set_submodule(name, Local(module.get_submodule(name), rank))
@@ -85,11 +87,11 @@ def localise(treated: Treated, rank: int) -> nn.Module:
 
 
 def output_shapes(treated: Treated, x: Float[Tensor, "1 ..."]) -> dict[str, torch.Size]:
-    """Return the shape of what each layer makes of one example."""
+    """Return the shape of each layer's output for one example, by the layer's name."""
     shapes: dict[str, torch.Size] = {}
     module = copy.deepcopy(treated.module)
     for name in layers_of(treated):
-        keep = partial(lambda own, part, given, output: shapes.update({own: output.shape[1:]}), name)
+        keep = partial(lambda layer, part, inputs, output: shapes.update({layer: output.shape[1:]}), name)
         module.get_submodule(name).register_forward_hook(keep)
     module(x)
     return shapes
@@ -98,13 +100,20 @@ def output_shapes(treated: Treated, x: Float[Tensor, "1 ..."]) -> dict[str, torc
 def draw_noise(
     shapes: dict[str, torch.Size], rank: int, like: Float[Tensor, "networks batch ..."], rngs: Sequence[torch.Generator]
 ) -> dict[str, Tensor]:
-    """Draw what the layers need for a batch, `(K, B, ...)`, of each network by its own generator on the CPU."""
+    """Draw the buffers `noise` and `z` of all layers for a batch, `(K, B, ...)` by their names.
+
+    Arguments:
+        shapes: Shape of each layer's output for one example.
+        rank: Number of factors.
+        like: Batch of each network, which gives size, type and device.
+        rngs: Generator of each network, on the CPU.
+    """
     wanted = {f"{name}.noise": shape for name, shape in shapes.items()}
     wanted |= {f"{name}.z": torch.Size([rank]) for name in shapes if rank}
     sizes = [like.shape[1] * prod(shape) for shape in wanted.values()]
     drawn = torch.empty(len(rngs), sum(sizes), dtype=like.dtype)
-    for own, rng in zip(drawn, rngs, strict=True):
-        own.normal_(generator=rng)
+    for row, rng in zip(drawn, rngs, strict=True):
+        row.normal_(generator=rng)
     parts = zip(wanted.items(), drawn.to(like.device).split(sizes, 1), strict=True)
     noise = {name: part.unflatten(1, (like.shape[1], *shape)) for (name, shape), part in parts}
     return {name: part / rank**0.5 if name.endswith(".z") else part for name, part in noise.items()}

@@ -1,12 +1,13 @@
 """SWAG: Gaussian posteriors of the weights that SGD visits, K at once.
 
-SGD goes on from trained networks at a constant rate. Of its iterates `w_1 … w_n`, one now and then, are kept the mean,
-the variance and the last r deviations from the mean as it then was, the columns of D:
+SGD continues from trained networks at a constant learning rate. Its weights after every few steps are the iterates
+`w_1 … w_n`. The posterior keeps their mean and variance and, as the columns of D, the last r deviations of an iterate
+from the mean of all iterates up to it:
 
     q(w) = N(mean, diag(variance) / 2 + D D^T / (2 (r - 1)))
 
 Source: Maddox, Garipov, Izmailov, Vetrov, Wilson 2019, *A Simple Baseline for Bayesian Uncertainty in Deep Learning*,
-https://arxiv.org/abs/1902.02476. As in their code, the network to begin with is none of the iterates.
+https://arxiv.org/abs/1902.02476. As in their code, the initial network is not one of the iterates.
 """
 
 from collections import deque
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmark.inference.energy import Energy, Loss, Precision, endless_batches
+from benchmark.inference.energy import PRECISION, Energy, Loss, Precision, endless_batches
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.networks.stack import cross_entropy
@@ -27,15 +28,18 @@ from zoo.treatments import Treated
 
 @dataclass(frozen=True)
 class Settings:
-    """How SGD goes on.
+    """How SGD continues.
 
     Arguments:
-        epochs: of SGD.
-        learning_rate: constant.
-        momentum: of SGD.
-        batch_size: examples a step; the incomplete batch at the end of an epoch is left out.
-        every: steps from one iterate to the next; an epoch by default.
-        rank: deviations kept, 2 or more.
+        epochs: Number of epochs.
+        learning_rate: Constant learning rate.
+        momentum: Momentum of SGD.
+        batch_size: Number of examples in a step; the incomplete batch at the end of an epoch is left out.
+        every: Number of steps from one iterate to the next; an epoch by default.
+        rank: Number of deviations that are kept, 2 or more.
+        precision: Precision of the prior, one for all parameters or `(P,)`: a weight decay of `precision / examples`.
+        seed: Seed of the order of the data.
+        loss: Mean negative log-likelihood of labels, given a network's outputs.
     """
 
     epochs: int = 40
@@ -44,6 +48,9 @@ class Settings:
     batch_size: int = 64
     every: int | None = None
     rank: int = 20
+    precision: Precision = PRECISION
+    seed: int = 0
+    loss: Loss = cross_entropy
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,9 @@ class Swag:
     """K Gaussian posteriors.
 
     Attributes:
-        mean: `(K, P)`, as networks use it.
-        variance: of the iterates, `(K, P)`, zero at fixed entries.
-        deviations: the last ones, `(K, r, P)`, zero at fixed entries.
+        mean: Mean of the iterates, rows `(K, P)`.
+        variance: Variance of the iterates, `(K, P)`, zero at fixed entries.
+        deviations: Last r deviations from the mean, `(K, r, P)`, zero at fixed entries.
     """
 
     mean: Float[Tensor, "networks parameters"]
@@ -61,50 +68,46 @@ class Swag:
     deviations: Float[Tensor, "networks rank parameters"]
 
     def draw(self, samples: int, generator: torch.Generator) -> Float[Tensor, "networks samples parameters"]:
-        """Draw rows, as networks use them."""
+        """Draw rows from each posterior."""
         networks, rank, columns = self.deviations.shape
         z = self.mean.new_empty(networks, samples, columns).normal_(generator=generator)
         low_rank = self.mean.new_empty(networks, samples, rank).normal_(generator=generator) @ self.deviations
         return self.mean[:, None] + (self.variance / 2).sqrt()[:, None] * z + low_rank / (2 * (rank - 1)) ** 0.5
 
 
-def swag(
+def fit(
     treated: Treated,
     rows: Float[Tensor, "networks parameters"],
     data: Data,
     settings: Settings,
     *,
-    precision: Precision,
-    seed: int,
     pairs: Sequence[int],
-    loss: Loss = cross_entropy,
 ) -> Swag:
     """Return the posteriors around K trained networks.
 
     Arguments:
-        treated: what the networks are.
-        rows: the networks, as they are used.
-        data: whose train split is observed.
-        settings: of SGD.
-        precision: of the prior, one for all or `(P,)`; a decay of `precision / examples`.
-        seed, pairs: network `k` sees the data in the order of `pairs[k]`.
-        loss: the mean negative log-likelihood of labels given a network's outputs.
+        treated: Architecture and treatment of the networks.
+        rows: Rows of the trained networks.
+        data: Data whose train split is observed.
+        settings: How SGD continues.
+        pairs: Numbers of the networks' pairs; each seeds the order in which its network sees the data.
 
     Raises:
-        TaskError: if there are fewer iterates than the rank, or SGD diverges.
+        TaskError: If there are fewer iterates than the rank, or SGD diverges.
     """
-    energy = Energy.of(rows, treated, data, precision, loss)
+    energy = Energy.of(rows, treated, data, settings.precision, settings.loss)
     epoch = energy.examples // min(settings.batch_size, energy.examples)
     every, steps = settings.every or epoch, settings.epochs * epoch
     iterates, rank = steps // every, settings.rank
     if not 2 <= rank <= iterates:
-        raise TaskError(f"swag: rank {rank} of {iterates} iterates; it must be 2 or more, and no more than these")
+        raise TaskError(f"swag: rank {rank} of {iterates} iterates; it must be 2 or more, and at most {iterates}")
     velocity, mean, squares = torch.zeros_like(rows), torch.zeros_like(rows), torch.zeros_like(rows)
     deviations: deque[Tensor] = deque(maxlen=rank)
-    for step, (x, y) in enumerate(islice(endless_batches(energy.data, settings.batch_size, seed, pairs), steps), 1):
+    batches = endless_batches(energy.data, settings.batch_size, settings.seed, pairs)
+    for step, (x, y) in enumerate(islice(batches, steps), 1):
         velocity = settings.momentum * velocity + energy.gradient(rows, x, y) / energy.examples
         rows = rows - settings.learning_rate * velocity
-        if step % every == 0:  # in one pass (Welford 1962), without the rounding of a mean of squares
+        if step % every == 0:  # one pass (Welford 1962), which rounds less than a mean of squares
             before, mean = rows - mean, mean + (rows - mean) / (step // every)
             deviations.append(rows - mean)
             squares = squares + before * deviations[-1]

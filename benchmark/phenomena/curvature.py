@@ -1,39 +1,35 @@
-"""Curvature of the train loss where training ended: largest eigenvalues and trace of the Hessian.
+"""Curvature of the train loss at the end of training: largest eigenvalues and trace of the Hessian.
 
-All is over trainable entries, for many networks at once, by products of the Hessian with vectors.
+The Hessian is over trainable entries. Its trace is estimated as the mean of `v^T H v` over random signs v.
 
-Source: Lanczos 1950, *An iteration method for the solution of the eigenvalue problem of linear differential and
-integral operators*, https://doi.org/10.6028/jres.045.026; Hutchinson 1990, *A stochastic estimator of the trace of the
-influence matrix for Laplacian smoothing splines*, https://doi.org/10.1080/03610919008812866; Ghorbani, Krishnan, Xiao
-2019, *An Investigation into Neural Net Optimization via Hessian Eigenvalue Density*, https://arxiv.org/abs/1901.10159.
+Source: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines*,
+https://doi.org/10.1080/03610919008812866; Ghorbani, Krishnan, Xiao 2019, *An Investigation into Neural Net Optimization
+via Hessian Eigenvalue Density*, https://arxiv.org/abs/1901.10159; eigenvalues as in `benchmark.hessian`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from benchmark.figures import Figure, panels
-from benchmark.lines import trained_networks
+from benchmark.hessian import Mask, Product, Vectors, hessian_product, largest_eigenvalues
+from benchmark.selection import portions, trained
 from zoo.data import Data
-from zoo.networks.stack import Stack, cross_entropy, run_stack, stack_size
+from zoo.networks.stack import Stack
+from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
 from zoo.statistics import Estimate, mean_interval
-from zoo.store.zoo import Zoo
+from zoo.store.networks import Networks
 
-NETWORKS = 64
-EXAMPLES = 2048  # of the train split
-AT_ONCE = 256  # of these: what the way back twice needs stays in cache
-STEPS = 24  # of Lanczos
-PROBES = 16
-LARGEST = 5
-
-Vectors = Float[Tensor, "networks parameters"]
-Product = Callable[[Vectors], Vectors]
-Trainable = Bool[Tensor, "*networks parameters"]
+NETWORKS = 64  # networks per treatment, at most; digits-mlp-replicas has as many
+EXAMPLES = 2048  # training examples, at most; the time grows with their number
+PROBES = 16  # vectors of random signs for each trace; findings state the remaining standard error
+LOAD = 4  # memory of double backward, as an estimated multiple of that of training
 
 
 @dataclass(frozen=True)
@@ -41,13 +37,13 @@ class Curvature:
     """The Hessian of the train loss over trainable entries.
 
     Attributes:
-        treatment: whose networks.
-        networks: which, `(networks,)`.
-        eigenvalues: the largest first, `(networks, LARGEST)`.
+        treatment: Name of the networks' treatment.
+        networks: Numbers of their pairs, `(networks,)`.
+        eigenvalues: The largest eigenvalues of each network, the largest first, `(networks, LARGEST)`.
         trace: Hutchinson's estimate for each network, `(networks,)`.
-        trace_error: its standard error, `(networks,)`.
-        means: over networks with 95 % intervals, of the largest eigenvalue and the trace.
-        zoo: name and digest of the zoo's recipe.
+        trace_error: Its standard error, `(networks,)`.
+        means: Means over networks with 95 % intervals, of the largest eigenvalue and of the trace.
+        zoo: Name and digest of the zoo's recipe.
     """
 
     treatment: str
@@ -59,64 +55,52 @@ class Curvature:
     zoo: dict[str, str]
 
     def headline(self) -> str:
-        """Say the means."""
+        """State the means."""
         return f"largest eigenvalue {self.means['largest_eigenvalue']}, trace {self.means['trace']}"
 
 
-def curvature(
-    zoo: Zoo,
-    treatment: str,
-    data: Data,
-    *,
-    networks: int = NETWORKS,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda networks: None,
+def measure(
+    networks: Networks, data: Data, *, most: int = NETWORKS, seed: int = 0, progress: Progress = ignore
 ) -> list[Curvature]:
     """Measure the Hessian of trained networks.
 
     Arguments:
-        zoo, treatment: whose networks; those that diverged are left out.
-        data: the first 2,048 examples of the train split are those of the loss.
-        networks: the first so many.
-        seed: of the vectors that probe the Hessian.
-        progress: called with the number of networks just done.
+        networks: Networks of one treatment.
+        data: Data on whose first 2,048 training examples the loss is computed.
+        most: Largest number of networks; the first are used.
+        seed: Seed of the vectors that probe the Hessian.
+        progress: Function that is called with the number of networks just measured.
 
     Raises:
-        TaskError: if there are fewer than two trained networks.
+        TaskError: If there are fewer than two trained networks.
     """
-    index = trained_networks(zoo, treatment, 2)[:networks]
-    treated, rng = zoo.treated(treatment, index), rng_for(seed, "curvature")
+    networks, rng = trained(networks, 2)[:most], rng_for(seed, "curvature")
     x, y = data.train_x[:EXAMPLES], data.train_y[:EXAMPLES]
-    # The double backward pass takes more room.
-    portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // 4)
     eigenvalues, traces, errors = [], [], []
-    for some in np.split(index, range(portion, len(index), portion)):
-        stack, trainable = zoo.stack(treatment, some), zoo.treated(treatment, some).trainable
-
-        def product(v: Vectors, stack: Stack = stack, trainable: Trainable = trainable) -> Vectors:
-            return hessian_product(stack, trainable, x, y, v)
-
-        eigenvalues.append(largest_eigenvalues(product, _draw(stack, trainable, rng)))
-        samples = torch.stack([_probe(product, stack, trainable, rng) for _ in range(PROBES)], 1)
+    for portion in portions(networks, x.device, load=LOAD):
+        stack, mask = portion.stack(), portion.treated.mask
+        product = partial(hessian_product, stack, mask, x, y)
+        eigenvalues.append(largest_eigenvalues(product, _draw_direction(stack, mask, rng)))
+        samples = torch.stack([_sample_trace(product, stack, mask, rng) for _ in range(PROBES)], 1)
         traces.append(samples.mean(1))
         errors.append(samples.std(1) / PROBES**0.5)
-        progress(len(some))
+        progress(len(portion))
     values, trace, error = (torch.cat(parts).double().numpy() for parts in (eigenvalues, traces, errors))
     return [
         Curvature(
-            treatment=treatment,
-            networks=index.tolist(),
+            treatment=networks.treatment,
+            networks=networks.pairs.tolist(),
             eigenvalues=values,
             trace=trace,
             trace_error=error,
             means={"largest_eigenvalue": mean_interval(values[:, 0]), "trace": mean_interval(trace)},
-            zoo=zoo.origin,
+            zoo=networks.zoo.origin,
         )
     ]
 
 
 def draw(findings: Sequence[Curvature]) -> Figure:
-    """Show the largest eigenvalues and the trace of every network."""
+    """Show the largest eigenvalue and the trace of every network, and their medians."""
     figure, axes = panels(["largest eigenvalue", "trace"], sharey=True)
     names = [finding.treatment for finding in findings]
     for row, finding in enumerate(findings):
@@ -130,64 +114,12 @@ def draw(findings: Sequence[Curvature]) -> Figure:
     return figure
 
 
-def hessian_product(
-    stack: Stack,
-    trainable: Trainable,
-    x: Float[Tensor, "examples ..."],
-    y: Int[Tensor, " examples"],
-    v: Vectors,
-) -> Vectors:
-    """Return `H v` of each network, H the Hessian of its mean cross-entropy; `v` is zero where nothing trains."""
-    rows = stack.rows.detach().requires_grad_()
-    total = torch.zeros_like(rows)
-    for images, labels in zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True):
-        logits = run_stack(stack.with_rows(rows), images.expand(len(rows), *images.shape))
-        loss = cross_entropy(logits, labels.expand(len(rows), -1)) * (len(labels) / len(y))
-        (gradient,) = torch.autograd.grad(loss.sum(), rows, create_graph=True)
-        total += torch.autograd.grad((gradient * v).sum(), rows)[0]
-    return total * trainable
+def _draw_direction(stack: Stack, mask: Mask, rng: np.random.Generator) -> Vectors:
+    """Draw a standard normal vector for each network, zero at fixed entries."""
+    return torch.from_numpy(rng.standard_normal(stack.rows.shape)).to(stack.rows) * mask
 
 
-def largest_eigenvalues(
-    product: Product, start: Vectors, *, steps: int = STEPS, largest: int = LARGEST
-) -> Float[Tensor, "networks largest"]:
-    """Return the largest eigenvalues of symmetric maps, the largest first, by Lanczos iteration.
-
-    Each new direction is made orthogonal to all before, twice, which rounding makes necessary.
-
-    Arguments:
-        product: applies the map of each network to a vector of its own.
-        start: directions to begin with, drawn at random.
-        steps: at least as many as eigenvalues; the outer ones converge first.
-        largest: how many.
-    """
-    q = start / start.norm(dim=1, keepdim=True)
-    basis, diagonal, beside = q[:, None], [], []  # (K, steps, P)
-    greatest = start.new_zeros(len(start))
-    for _ in range(steps):
-        w = product(q)
-        diagonal.append((w * q).sum(1))
-        for _ in range(2):
-            w = w - torch.einsum("ksp,ks->kp", basis, torch.einsum("ksp,kp->ks", basis, w))
-        norm = w.norm(dim=1)
-        greatest = greatest.maximum(norm)
-        norm = norm.where(norm > 100 * torch.finfo(norm.dtype).eps * greatest, 0)  # no direction is left
-        beside.append(norm)
-        q = torch.where(norm[:, None] > 0, w / norm[:, None], 0)
-        basis = torch.cat([basis, q[:, None]], 1)
-    tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
-    off = torch.diag_embed(torch.stack(beside[:-1], 1), offset=1)
-    return torch.linalg.eigvalsh(tridiagonal + off + off.mT).flip(1)[:, :largest]
-
-
-def _draw(stack: Stack, trainable: Trainable, rng: np.random.Generator) -> Vectors:
-    """Draw a direction for each network."""
-    return torch.from_numpy(rng.standard_normal(stack.rows.shape)).to(stack.rows) * trainable
-
-
-def _probe(
-    product: Product, stack: Stack, trainable: Trainable, rng: np.random.Generator
-) -> Float[Tensor, " networks"]:
-    """Return one estimate of each trace: `v H v` with random signs for `v`."""
-    v = torch.from_numpy(rng.choice([-1.0, 1.0], stack.rows.shape)).to(stack.rows) * trainable
+def _sample_trace(product: Product, stack: Stack, mask: Mask, rng: np.random.Generator) -> Float[Tensor, " networks"]:
+    """Return one estimate `v^T H v` of each trace, v being random signs."""
+    v = torch.from_numpy(rng.choice([-1.0, 1.0], stack.rows.shape)).to(stack.rows) * mask
     return (v * product(v)).sum(1)

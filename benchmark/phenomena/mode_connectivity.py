@@ -2,50 +2,54 @@
 
 Source: Frankle, Dziugaite, Roy, Carbin 2020, *Linear Mode Connectivity and the Lottery Ticket Hypothesis*,
 https://arxiv.org/abs/1912.05671; Lim et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack
-Thereof*, table 1, https://arxiv.org/abs/2405.20231. With units aligned and with norms set: see `benchmark.alignment`
-and `benchmark.repair`.
+Thereof*, table 1, https://arxiv.org/abs/2405.20231; for networks that are aligned or repaired see
+`benchmark.alignment` and `benchmark.repair`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
-from benchmark.alignment import activation_matching, is_permutable, permute, weight_matching
+from benchmark.alignment import activation_matching, is_permutable, permute_checked, weight_matching
 from benchmark.figures import Figure, panels
-from benchmark.lines import Curves, as_loss, barrier, excess, good_networks, mean_distances, measure_lines
+from benchmark.lines import Curves, as_loss, barrier, excess, mean_distances, measure_lines
 from benchmark.repair import norms_of, repair
+from benchmark.selection import good, portions
 from zoo.data import Data
-from zoo.networks.stack import Stack, stack_size
+from zoo.networks.stack import Stack
+from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
 from zoo.statistics import Estimate, mean_interval
-from zoo.store.zoo import Zoo
+from zoo.store.networks import Networks
 
 Variant = Literal["naive", "weights", "activations", "repaired"]
 VARIANTS: tuple[Variant, ...] = ("naive", "weights", "activations", "repaired")
-COUPLES = 50
-POINTS = 25
-EXAMPLES = 512  # of the train split, on which units are compared and norms are set
-RESTARTS = 3
+LINES = 50  # lines per treatment, at most
+POINTS = 25  # on a line; odd, so that the middle is one of them
+EXAMPLES = 512  # training examples on which units are compared and norms are set
+RESTARTS = 3  # starts of weight matching, of which the best is used
 
 
 @dataclass(frozen=True)
 class ModeConnectivity:
-    """Loss and accuracy along the lines between couples of networks.
+    """Loss and accuracy along the lines between networks.
 
     Attributes:
-        treatment: whose networks.
-        variant: `naive`: as they are; `weights`, `activations`: the second of each couple with its units in the order
-            that matches those of the first; `repaired`: matched by weights, and the norms set on the way.
-        couples: `(couples, 2)`, which.
-        curves: `train_loss`, `test_accuracy` and so on, each `(couples, points)`.
-        barriers: for each curve, mean over couples with its 95 % interval, see `benchmark.lines.barrier`.
-        midpoints: the same in the middle of the line.
-        distance: between the networks of a couple, and per square root of the number of trainable parameters.
-        zoo: name and digest of the zoo's recipe.
+        treatment: Name of the networks' treatment.
+        variant: What is done to the networks. `naive`: nothing; `weights`, `activations`: the units of the second
+            network of each line are matched to those of the first, by weights or by activations; `repaired`: they are
+            matched by weights, and the norms of the networks on the line are set.
+        couples: Numbers of the pairs of the networks at both ends of each line, `(lines, 2)`.
+        curves: `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`, each `(lines, points)`.
+        barriers: Mean barrier of each of these curves over lines with its 95 % interval, see `benchmark.lines.barrier`.
+        midpoints: Mean excess in the middle of the line, see `benchmark.lines.excess`.
+        distance: Mean distance between the ends of a line: `whole`, and `per_parameter`, divided by the square root of
+            the number of trainable parameters.
+        zoo: Name and digest of the zoo's recipe.
     """
 
     treatment: str
@@ -58,65 +62,83 @@ class ModeConnectivity:
     zoo: dict[str, str]
 
     def headline(self) -> str:
-        """Say how high the loss rises on the way."""
+        """State the barrier of the test loss."""
         return f"{self.variant:12}test-loss barrier {self.barriers['test_loss']}"
 
 
-def mode_connectivity(
-    zoo: Zoo,
-    treatment: str,
+def measure(
+    networks: Networks,
     data: Data,
     *,
-    variant: Variant = "naive",
-    most: int = COUPLES,
+    lines: int = LINES,
     points: int = POINTS,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda couples: None,
-) -> ModeConnectivity:
-    """Measure the lines between networks: the first and the second, the third and the fourth, and so on.
+    progress: Progress = ignore,
+) -> list[ModeConnectivity]:
+    """Measure the lines between networks in every variant that is possible.
 
     Arguments:
-        zoo, treatment: whose networks: replicas all, of varied networks the good half, see `good_networks`.
-        data: to measure on, both splits.
-        variant: what is done to the second network of each couple and on the way, see `ModeConnectivity`.
-        most: couples, the first.
-        points: on a line, both ends included; odd, so that the middle is one.
-        seed: of the starts of weight matching.
-        progress: called with the number of couples just done.
+        networks: Networks of one treatment; see `measure_variant`.
+        data: Data to measure on, both splits.
+        lines: Largest number of lines.
+        points: Number of points on a line, both ends included; odd, so that the middle is one of them.
+        seed: Seed of the starts of weight matching.
+        progress: Function that is called with the number of lines just measured.
 
     Raises:
-        TaskError: if there are fewer than two couples of trained networks, permuting units changes what they compute,
-            or they have no norms to set.
+        TaskError: If there are fewer than four good networks.
     """
-    index = good_networks(zoo, treatment, 4)
-    couples = index[: len(index) // 2 * 2].reshape(-1, 2)[:most]
-    treated, x = zoo.treated(treatment), data.train_x[:EXAMPLES]
-    parts: list[dict[str, Curves]] = []
-    distances = []
-    portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // points)
-    for some in np.split(couples, range(portion, len(couples), portion)):
-        a, b = (zoo.stack(treatment, some[:, end]) for end in (0, 1))
+    options = {"lines": lines, "points": points, "seed": seed}
+    possible = _possible(good(networks, 4), data)
+    return [measure_variant(networks, data, variant, **options, progress=progress) for variant in possible]
+
+
+def measure_variant(
+    networks: Networks,
+    data: Data,
+    variant: Variant = "naive",
+    *,
+    lines: int = LINES,
+    points: int = POINTS,
+    seed: int = 0,
+    progress: Progress = ignore,
+) -> ModeConnectivity:
+    """Measure the lines from the first good network to the second, from the third to the fourth, and so on.
+
+    Arguments:
+        networks: Networks of one treatment, of which the good ones are connected; see `benchmark.selection.good`.
+        data: Data to measure on, both splits.
+        variant: What is done to the networks, see `ModeConnectivity`.
+        lines: Largest number of lines.
+        points: Number of points on a line, both ends included; odd, so that the middle is one of them.
+        seed: Seed of the starts of weight matching.
+        progress: Function that is called with the number of lines just measured.
+
+    Raises:
+        TaskError: If there are fewer than four good networks, or the variant is impossible because permuting units
+            changes what networks compute or there are no norms to set.
+    """
+    networks = good(networks, 4)
+    networks, x = networks[: 2 * min(lines, len(networks) // 2)], data.train_x[:EXAMPLES]
+    parts, distances = [], []
+    for portion in portions(networks, x.device, group=2, load=points):
+        a, b = portion[::2].stack(), portion[1::2].stack()
         b = _matched(b, a, x, variant, seed)
         change = partial(repair, x=x) if variant == "repaired" else None
         parts.append(measure_lines(a, b, data, points, change=change))
         distances.append((b.rows - a.rows).norm(dim=1))
-        progress(len(some))
+        progress(len(a))
     curves = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return ModeConnectivity(
-        treatment=treatment,
+        treatment=networks.treatment,
         variant=variant,
-        couples=[(int(a), int(b)) for a, b in couples],
+        couples=list(zip(networks.pairs[::2].tolist(), networks.pairs[1::2].tolist(), strict=True)),
         curves=curves,
         barriers={name: mean_interval(barrier(as_loss(name, c))) for name, c in curves.items()},
         midpoints={name: mean_interval(excess(as_loss(name, c))[:, points // 2]) for name, c in curves.items()},
-        distance=mean_distances(torch.cat(distances).numpy(), int(treated.trainable.sum())),
-        zoo=zoo.origin,
+        distance=mean_distances(torch.cat(distances).numpy(), int(networks.mask.sum())),
+        zoo=networks.zoo.origin,
     )
-
-
-def all_variants(zoo: Zoo, treatment: str, data: Data, **options: Any) -> list[ModeConnectivity]:
-    """Measure the lines in every variant that such networks allow."""
-    return [mode_connectivity(zoo, treatment, data, variant=v, **options) for v in _possible(zoo, treatment, data)]
 
 
 def draw(findings: Sequence[ModeConnectivity]) -> Figure:
@@ -137,18 +159,19 @@ def draw(findings: Sequence[ModeConnectivity]) -> Figure:
     return figure
 
 
-def _possible(zoo: Zoo, treatment: str, data: Data) -> Sequence[Variant]:
-    stack = zoo.stack(treatment, zoo.index(treatment)[:2])
+def _possible(networks: Networks, data: Data) -> Sequence[Variant]:
+    """Return the variants that are possible."""
+    stack = networks[:2].stack()
     if not is_permutable(stack, data.train_x):
         return VARIANTS[:1]
     return VARIANTS if norms_of(stack.module) else VARIANTS[:3]
 
 
 def _matched(stack: Stack, targets: Stack, x: torch.Tensor, variant: Variant, seed: int) -> Stack:
-    """Return the networks with their units in the order of the variant."""
+    """Return networks with their units matched to those of the targets by the method of the variant."""
     if variant == "naive":
         return stack
     if variant == "activations":
-        return permute(stack, activation_matching(stack, targets, x), x)
+        return permute_checked(stack, activation_matching(stack, targets, x), x)
     rng = rng_for(seed, "alignment")
-    return permute(stack, weight_matching(stack.layout, stack.rows, targets.rows, rng, restarts=RESTARTS), x)
+    return permute_checked(stack, weight_matching(stack.layout, stack.rows, targets.rows, rng, restarts=RESTARTS), x)

@@ -13,14 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmark.figures import Figure, panels
-from benchmark.lines import Curves, excess, measure_lines, trained_networks
+from benchmark.lines import Curves, excess, measure_lines
+from benchmark.selection import portions, trained
 from metanets.metrics import kendall_tau
 from zoo.data import Data
-from zoo.networks.stack import stack_size
+from zoo.progress import Progress, ignore
 from zoo.statistics import Estimate, mean_interval
-from zoo.store.zoo import Zoo
+from zoo.store.networks import Networks
 
-POINTS = 25
+POINTS = 25  # on a line, as between networks in `mode_connectivity`
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class MonotonicInterpolation:
     """Train loss along the lines from initial to trained weights.
 
     Attributes:
-        treatment: whose networks.
-        networks: which, `(networks,)`.
-        train_loss: `(networks, points)`.
-        measures: mean over networks with its 95 % interval of each of `MEASURES`.
-        against: of each measure and each hyperparameter that differs, Kendall's tau between the two.
-        zoo: name and digest of the zoo's recipe.
+        treatment: Name of the networks' treatment.
+        networks: Numbers of their pairs, `(networks,)`.
+        train_loss: Mean cross-entropy on each network's line, `(networks, points)`, in nats.
+        measures: Mean over networks with its 95 % interval, for each of `MEASURES`.
+        against: Kendall's tau between each measure and each hyperparameter that differs between the networks.
+        zoo: Name and digest of the zoo's recipe.
     """
 
     treatment: str
@@ -44,11 +45,9 @@ class MonotonicInterpolation:
     zoo: dict[str, str]
 
     def headline(self) -> str:
-        """Say how many lines fall all the way."""
-        increase, share = self.measures["largest_increase"], self.measures["monotone"]
-        return (
-            f"monotone {100 * share.mean:.1f} %, largest increase {increase.mean:.4f} of {len(self.networks)} networks"
-        )
+        """State on how many lines the loss falls all the way."""
+        increase, monotone = self.measures["largest_increase"].mean, self.measures["monotone"].mean
+        return f"monotone {100 * monotone:.1f} %, largest increase {increase:.4f} of {len(self.networks)} networks"
 
 
 def largest_increase(curves: Curves) -> Float[np.ndarray, " lines"]:
@@ -62,12 +61,12 @@ def monotone(curves: Curves) -> Float[np.ndarray, " lines"]:
 
 
 def locally_convex(curves: Curves) -> Float[np.ndarray, " lines"]:
-    """Return the share of inner points where the second difference is not negative."""
+    """Return the fraction of inner points at which the second difference is not negative."""
     return (np.diff(curves, n=2, axis=1) >= 0).mean(1)
 
 
 def under_chord(curves: Curves) -> Float[np.ndarray, " lines"]:
-    """Return the share of inner points on or under the straight line between both ends."""
+    """Return the fraction of inner points that lie on or under the straight line between both ends."""
     return (excess(curves)[:, 1:-1] <= 0).mean(1)
 
 
@@ -79,55 +78,47 @@ MEASURES: dict[str, Callable[[Curves], Float[np.ndarray, " lines"]]] = {
 }
 
 
-def monotonic_interpolation(
-    zoo: Zoo,
-    treatment: str,
-    data: Data,
-    *,
-    points: int = POINTS,
-    progress: Callable[[int], None] = lambda networks: None,
+def measure(
+    networks: Networks, data: Data, *, points: int = POINTS, progress: Progress = ignore
 ) -> list[MonotonicInterpolation]:
-    """Measure the lines from the start of every trained network to its end.
+    """Measure the line from the initial to the trained weights of every trained network.
 
     Arguments:
-        zoo, treatment: the networks; those that diverged are left out.
-        data: to measure the train loss on.
-        points: on a line, both ends included.
-        progress: called with the number of networks just done.
+        networks: Networks of one treatment.
+        data: Data on whose train split the loss is measured.
+        points: Number of points on a line, both ends included.
+        progress: Function that is called with the number of networks just measured.
 
     Raises:
-        TaskError: if there are fewer than two trained networks.
+        TaskError: If there are fewer than two trained networks.
     """
-    index = trained_networks(zoo, treatment, 2)
-    treated = zoo.treated(treatment, index)
-    portion = max(1, stack_size(treated.module, treated.layout, data.train_x.device) // points)
+    networks = trained(networks, 2)
     parts = []
-    for some in np.split(index, range(portion, len(index), portion)):
-        start, end = (zoo.stack(treatment, some, initial=initial) for initial in (True, False))
+    for portion in portions(networks, data.train_x.device, load=points):
+        start, end = (portion.stack(initial=initial) for initial in (True, False))
         parts.append(measure_lines(start, end, data, points, splits=("train",))["train_loss"])
-        progress(len(some))
+        progress(len(portion))
     curves = np.concatenate(parts).astype(float)
-    measured = {name: measure(curves) for name, measure in MEASURES.items()}
-    drawn = {name: values[index].astype(float) for name, values in zoo.group(treatment, "hyperparameter").items()}
+    measured = {name: function(curves) for name, function in MEASURES.items()}
+    hyperparameters = {name: values.astype(float) for name, values in networks.group("hyperparameter").items()}
+    varied = {name: values for name, values in hyperparameters.items() if np.ptp(values) > 0}
     return [
         MonotonicInterpolation(
-            treatment=treatment,
-            networks=index.tolist(),
+            treatment=networks.treatment,
+            networks=networks.pairs.tolist(),
             train_loss=curves,
             measures={name: mean_interval(values) for name, values in measured.items()},
             against={
-                name: {
-                    drawn_name: kendall_tau(values, given) for drawn_name, given in drawn.items() if np.ptp(given) > 0
-                }
+                name: {other: kendall_tau(values, others) for other, others in varied.items()}
                 for name, values in measured.items()
             },
-            zoo=zoo.origin,
+            zoo=networks.zoo.origin,
         )
     ]
 
 
 def draw(findings: Sequence[MonotonicInterpolation]) -> Figure:
-    """Show the train loss on the way: the median, and where the middle half and nine tenths of networks are."""
+    """Show the median train loss on the lines, and the ranges of the middle 50 % and 90 % of networks."""
     figure, axes = panels([finding.treatment for finding in findings], sharex=True, sharey=True)
     for ax, finding in zip(axes[0], findings, strict=True):
         t = np.linspace(0, 1, finding.train_loss.shape[1])

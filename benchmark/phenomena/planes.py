@@ -1,10 +1,10 @@
-"""The loss on the plane through three networks.
+"""The loss on the plane through three networks in weight space.
 
 Source: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson 2018, *Loss Surfaces, Mode Connectivity, and Fast Ensembling of
 DNNs*, appendix A.3, https://arxiv.org/abs/1802.10026.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmark.figures import Figure, panels
-from benchmark.lines import good_networks
+from benchmark.selection import good
 from zoo.data import Data
-from zoo.store.zoo import Zoo
+from zoo.progress import Progress, ignore
+from zoo.store.networks import Networks
 
-POINTS = 21  # along each side
-MARGIN = 0.25  # of the triangle's extent, on each side
+POINTS = 21  # along each side of the grid; its 441 networks give smooth contours
+MARGIN = 0.25  # around the three networks, as a fraction of their extent, so that the loss around them shows
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,15 @@ class Plane:
     """Test loss and accuracy on a plane.
 
     Attributes:
-        treatment: whose networks.
-        networks: the three that it goes through.
-        corners: where they are on it, `(3, 2)`, as distances between rows; the first is the origin, the second on the
-            first axis.
-        x, y: of the grid, `(points,)`.
-        test_loss, test_accuracy: `(points, points)`, at `[row of y, column of x]`.
-        zoo: name and digest of the zoo's recipe.
+        treatment: Name of the networks' treatment.
+        networks: Numbers of the pairs of the three networks on the plane.
+        corners: Coordinates of the three networks, `(3, 2)`, in the unit of distance between rows; the first is the
+            origin, the second lies on the first axis.
+        x: First coordinates of the grid, `(points,)`.
+        y: Second coordinates of the grid, `(points,)`.
+        test_loss: Mean cross-entropy at `[place in y, place in x]`, in nats.
+        test_accuracy: Accuracy at `[place in y, place in x]`.
+        zoo: Name and digest of the zoo's recipe.
     """
 
     treatment: str
@@ -45,32 +48,25 @@ class Plane:
     zoo: dict[str, str]
 
     def headline(self) -> str:
-        """Say how far apart the networks are."""
+        """State how far apart the networks are."""
         sides = np.linalg.norm(self.corners - np.roll(self.corners, 1, 0), axis=1)
         return f"plane through networks {self.networks}, {', '.join(f'{side:.2f}' for side in sides)} apart"
 
 
-def planes(
-    zoo: Zoo,
-    treatment: str,
-    data: Data,
-    *,
-    points: int = POINTS,
-    progress: Callable[[int], None] = lambda networks: None,
-) -> list[Plane]:
-    """Measure the plane through the first three networks.
+def measure(networks: Networks, data: Data, *, points: int = POINTS, progress: Progress = ignore) -> list[Plane]:
+    """Measure the plane through the first three good networks, see `benchmark.selection.good`.
 
     Arguments:
-        zoo, treatment: whose networks: replicas, of varied networks the good half, see `good_networks`.
-        data: whose test split measures.
-        points: along each side of the grid.
-        progress: called with the number of networks.
+        networks: Networks of one treatment.
+        data: Data on whose test split the loss is measured.
+        points: Number of points along each side of the grid.
+        progress: Function that is called with the number of networks just measured.
 
     Raises:
-        TaskError: if there are fewer than three networks.
+        TaskError: If there are fewer than three good networks.
     """
-    index = good_networks(zoo, treatment, 3)[:3]
-    stack = zoo.stack(treatment, index)
+    networks = good(networks, 3)[:3]
+    stack = networks.stack()
     axes, corners = span(stack.rows)
     low, high = corners.amin(0), corners.amax(0)
     margin = MARGIN * (high - low)
@@ -79,12 +75,23 @@ def planes(
     rows = stack.rows[0] + places @ axes
     measured = stack.with_rows(rows).evaluate(data.test_x, data.test_y)
     loss, accuracy = (values.view(points, points).numpy() for values in (measured.loss, measured.accuracy))
-    progress(3)
-    return [Plane(treatment, index.tolist(), corners.numpy(), x.numpy(), y.numpy(), loss, accuracy, zoo.origin)]
+    progress(len(networks))
+    return [
+        Plane(
+            treatment=networks.treatment,
+            networks=networks.pairs.tolist(),
+            corners=corners.numpy(),
+            x=x.numpy(),
+            y=y.numpy(),
+            test_loss=loss,
+            test_accuracy=accuracy,
+            zoo=networks.zoo.origin,
+        )
+    ]
 
 
 def span(rows: Float[Tensor, "3 parameters"]) -> tuple[Float[Tensor, "2 parameters"], Float[Tensor, "3 2"]]:
-    """Return orthonormal axes of the plane through three rows, the first as origin, and where the rows are on it."""
+    """Return orthonormal axes of the plane through three rows, and the rows' coordinates; the first is the origin."""
     sides = rows[1:] - rows[0]
     first = sides[0] / sides[0].norm()
     second = sides[1] - (sides[1] @ first) * first

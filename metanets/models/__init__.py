@@ -6,7 +6,7 @@ from metanets.models.deepsets import DeepSets
 from metanets.models.dmc import DMC
 from metanets.models.gmn import GMN
 from metanets.models.linear import Linear
-from metanets.models.mlp import MLP
+from metanets.models.mlp import RowMLP
 from metanets.models.neural_graph_transformer import NeuralGraphTransformer
 from metanets.models.nfn import HNP, NP
 from metanets.models.scale_gmn import ScaleGMN
@@ -17,7 +17,7 @@ MODELS: dict[str, type[Metanetwork]] = {
     "linear": Linear,
     "boosted": Boosted,
     "statnn": StatNN,
-    "mlp": MLP,
+    "mlp": RowMLP,
     "dmc": DMC,
     "deepsets": DeepSets,
     "set_transformer": SetTransformer,

@@ -1,4 +1,4 @@
-"""A network as a set of numbers, of each of which only the tensor that it stands in is known.
+"""A network as a set of numbers, for each of which only its tensor is known.
 
 Source: Zaheer et al. 2017, *Deep Sets*, https://arxiv.org/abs/1703.06114; as a metanetwork, with 64 hidden units, Lim
 et al. 2024, *The Empirical Impact of Neural Parameter Symmetries, or Lack Thereof*, section 5.3,
@@ -13,16 +13,17 @@ from torch_geometric.nn import MLP
 
 from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
+from metanets.settings import Settings
 
 
 class MeanReLU(nn.Linear):
-    """The mean over the entries `v` of a tensor of `relu(a v + b)`, a vector.
+    """Returns the mean of the vectors `relu(a v + b)` over the entries `v` of a tensor.
 
     Entries on one side of the kink `-b / a` add up to a linear function of their sum and number, so entries are sorted
-    and summed once for all of the vector. That takes `hidden` times less memory than to embed each entry.
+    and summed once for the whole vector. This takes `hidden` times less memory than embedding each entry.
 
     Arguments:
-        hidden: length of the vector.
+        hidden: Length of the vectors.
     """
 
     def __init__(self, hidden: int) -> None:
@@ -32,7 +33,7 @@ class MeanReLU(nn.Linear):
         """Return the mean for each network."""
         a, b, entries = self.weight[:, 0], self.bias, x.shape[1]
         ordered = x.sort(1).values
-        sums = pad(ordered.cumsum(1), (1, 0))  # of the 0, 1, ... smallest
+        sums = pad(ordered.cumsum(1), (1, 0))  # sums of the 0, 1, ... smallest entries
         count = torch.searchsorted(ordered.detach(), (-b / a).detach().expand(len(x), -1).contiguous())
         total, rising = sums.gather(1, count), a > 0
         total, count = torch.where(rising, sums[:, -1:] - total, total), torch.where(rising, entries - count, count)
@@ -43,23 +44,26 @@ class DeepSets(Metanetwork):
     """Embeds every entry by itself, takes the mean over each tensor, and maps all means to the prediction.
 
     Arguments:
-        reader: of the networks; entries that are not read are no elements of the set.
-        hidden: length of an entry's embedding, and units of each hidden layer after the means.
+        reader: Reader of the networks; entries that are not read are no elements of the set.
+        outputs: Number of outputs.
+        hidden: Length of an entry's embedding, and number of units of each hidden layer after the means.
     """
 
     reads = "tensors"
+    # The best of 6 trials of `asymzoo metanets tune` on digits-mlp, standard: validation R^2 .969, tau .562.
+    settings = Settings(epochs=30, steps=1600, batch_size=16)
     columns: Tensor
 
-    def __init__(self, reader: Reader, hidden: int = 64) -> None:
+    def __init__(self, reader: Reader, outputs: int = 1, hidden: int = 64) -> None:
         super().__init__(reader)
         counts = [int(reader.read[where].sum()) for where in reader.layout.slices.values()]
         self.counts = [count for count in counts if count]
         self.register_buffer("columns", reader.read.nonzero().flatten(), persistent=False)
         self.phi = nn.ModuleList(MeanReLU(hidden) for _ in self.counts)
-        self.rho = MLP([len(self.counts) * hidden, hidden, hidden, 1], norm=None)
+        self.rho = MLP([len(self.counts) * hidden, hidden, hidden, outputs], norm=None)
 
-    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, " networks"]:
-        """Predict one number for each network."""
+    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks outputs"]:
+        """Return the outputs for each network."""
         tensors = x[:, self.columns].split(self.counts, 1)
         means = [phi(entries) for phi, entries in zip(self.phi, tensors, strict=True)]
-        return self.rho(torch.cat(means, 1)).squeeze(-1)
+        return self.rho(torch.cat(means, 1))

@@ -1,4 +1,4 @@
-"""Message passing on the parameter graph, with edges that are updated, too.
+"""Message passing on the parameter graph, with updates of edges.
 
 Source: Lim et al. 2023, *Graph Metanetworks for Processing Diverse Neural Architectures*, section 2.3,
 https://arxiv.org/abs/2312.04501; Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations
@@ -14,10 +14,11 @@ from torch_geometric.nn import MLP, MessagePassing
 from metanets.graph import KINDS, EdgeMean
 from metanets.inputs import Reader
 from metanets.models.graph import EdgeUpdate, GraphMetanetwork
+from metanets.settings import Settings
 
 
 class EdgeMeans(MessagePassing):
-    """What each node takes in: of its incoming and of its outgoing edges the mean of each kind, summed over kinds.
+    """Averages at each node its incoming and its outgoing edges of each kind, and sums these means over kinds.
 
     So a node's one bias counts as much as all its weights.
     """
@@ -26,7 +27,7 @@ class EdgeMeans(MessagePassing):
         super().__init__(aggr=EdgeMean(), node_dim=0)
 
     def forward(self, edges: Float[Tensor, "edges *networks hidden"], graph: Data) -> Float[Tensor, "2 nodes ..."]:
-        """Return what nodes take in along edges and against them."""
+        """Return the means of incoming edges at each node, then those of outgoing edges."""
         if "incidence" in graph:
             return graph.incidence(edges)
         nodes = len(graph.x)
@@ -44,10 +45,10 @@ class EdgeMeans(MessagePassing):
 
 
 class Layer(nn.Module):
-    """Updates a node by what it takes in.
+    """Updates nodes by the means of their edges.
 
     Arguments:
-        hidden: size of node and edge states.
+        hidden: Size of node and edge states.
     """
 
     def __init__(self, hidden: int) -> None:
@@ -66,13 +67,17 @@ class GMN(GraphMetanetwork):
     """Message passing with edge updates.
 
     Arguments:
-        reader: of the networks.
-        hidden: size of node and edge states.
-        layers: rounds of message passing.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        hidden: Size of node and edge states.
+        layers: Number of rounds of message passing.
     """
 
-    def __init__(self, reader: Reader, hidden: int = 16, layers: int = 2) -> None:
-        super().__init__(reader, hidden, [Layer(hidden) for _ in range(layers)])
+    # Chosen among some forty trainings on digits-mlp, standard (2,000 networks): validation R^2 .978, tau .568.
+    settings = Settings(epochs=30, steps=1600, batch_size=16)
+
+    def __init__(self, reader: Reader, outputs: int = 1, hidden: int = 16, layers: int = 2) -> None:
+        super().__init__(reader, outputs, hidden, [Layer(hidden) for _ in range(layers)])
         self.means = EdgeMeans()
 
     def pass_messages(
@@ -81,13 +86,13 @@ class GMN(GraphMetanetwork):
         edges: Float[Tensor, "edges *networks hidden"],
         graph: Data,
     ) -> Float[Tensor, "nodes *networks hidden"]:
-        """Return the states of nodes in the end."""
+        """Return the final states of nodes."""
         taken = self.means(edges, graph)
         nodes = self.layers[0](nodes, taken)
         for update, layer in zip(self.edge_updates, self.layers[1:], strict=True):
             assert isinstance(update, EdgeUpdate)
             change = update(nodes, edges, graph.edge_index)
-            # The mean of products is the product of the mean, and there are far fewer nodes than edges.
+            # `out` is linear, so it is applied to the means: there are far fewer nodes than edges.
             taken = taken + update.out(self.means(change, graph))
             nodes = layer(nodes, taken)
             if layer is not self.layers[-1]:

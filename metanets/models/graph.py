@@ -1,4 +1,4 @@
-"""What graph metanetworks share: how a parameter graph is encoded, and how one number is read off it."""
+"""What graph metanetworks share: how a parameter graph is encoded, and how outputs are read off it."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,28 +19,29 @@ TINY = 1e-6  # keeps the logarithm of squares finite
 
 
 class GraphMetanetwork(Metanetwork):
-    """Encodes nodes and edges, updates nodes by their edges and edges by their nodes in turns, and reads off both.
+    """Encodes nodes and edges, updates each by the other in turns, and reads outputs off both.
 
-    Node states are `(nodes, N, hidden)` and edge states `(E, N, hidden)`, or `(nodes, hidden)` and `(E, hidden)` for
-    a disjoint union; all acts on the last dimension, so nothing else need know. Inputs and classes have states of
-    their own to begin with, hidden units of a layer all the same. Read off are the edges of each tensor as encoded, and
-    the nodes of each axis as updated in the end.
+    Node states are `(nodes, N, hidden)` and edge states `(E, N, hidden)`, or `(nodes, hidden)` and `(E, hidden)` for a
+    disjoint union; every operation acts on the last dimension, so the same code serves both. Each input and each class
+    has an initial state of its own; all hidden units of a layer have the same. Outputs are read off the edges of each
+    tensor as first encoded, and off the nodes of each axis after the last update.
 
     Source: Xu et al. 2018, *Representation Learning on Graphs with Jumping Knowledge Networks*,
     https://arxiv.org/abs/1806.03536, for what is read off.
 
     Arguments:
-        reader: of networks whose graph is shared; those of a disjoint union have as many inputs, classes and kernel
-            entries.
-        hidden: size of all states.
-        layers: that update nodes. Edges are updated between them.
+        reader: Reader of the networks whose graph is shared; networks of a disjoint union have as many inputs, classes
+            and kernel entries as these.
+        outputs: Number of outputs.
+        hidden: Size of all states.
+        layers: Layers that update nodes; edges are updated between them.
     """
 
     reads = "tensors"
 
-    def __init__(self, reader: Reader, hidden: int, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, reader: Reader, outputs: int, hidden: int, layers: Sequence[nn.Module]) -> None:
         super().__init__(reader)
-        self.graph = ParameterGraph(reader.layout, reader.trainable)
+        self.graph = ParameterGraph(reader.layout, reader.mask)
         self.at_once = max(1, CACHE // (4 * hidden * len(self.graph.columns)))
         node_codes, edge_codes = self.graph.x.shape[1], self.graph.edge_code.shape[1]
         self.unit = nn.Embedding(int(self.graph.unit.max()) + 1, hidden)
@@ -53,10 +54,10 @@ class GraphMetanetwork(Metanetwork):
         self.layers = nn.ModuleList(layers)
         self.edge_updates = nn.ModuleList(EdgeUpdate(hidden) for _ in layers[1:])
         self.read_edges, self.read_nodes = ReadOff(hidden, edge_codes), ReadOff(hidden, node_codes)
-        self.head = MLP([8 * hidden, 4 * hidden, 1], norm=None)
+        self.head = MLP([8 * hidden, 4 * hidden, outputs], norm=None)
 
-    def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, " networks"]:
-        """Predict one number for each row, or each graph of a disjoint union."""
+    def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, "networks outputs"]:
+        """Return the outputs for each row, or each graph of a disjoint union."""
         graph = networks if isinstance(networks, Data) else self.graph(networks)
         nodes, code = self.node_code(graph.x) + self.unit(graph.unit), self.edge_code(graph.edge_code)
         if graph.edge_attr.ndim == 3:
@@ -65,7 +66,7 @@ class GraphMetanetwork(Metanetwork):
         of_edges = self.read_edges(edges, graph.edge_code, graph.edge_tensor, _graph_of_edges(graph))
         nodes = self.pass_messages(nodes, edges, graph)
         of_nodes = self.read_nodes(nodes, graph.x, graph.axis, graph.batch)
-        return self.head(torch.cat([of_edges, of_nodes], -1)).flatten()
+        return self.head(torch.cat([of_edges, of_nodes], -1))
 
     @abstractmethod
     def pass_messages(
@@ -74,23 +75,23 @@ class GraphMetanetwork(Metanetwork):
         edges: Float[Tensor, "edges *networks hidden"],
         graph: Data,
     ) -> Float[Tensor, "nodes *networks hidden"]:
-        """Return the states of nodes in the end, by `layers` and `edge_updates` in turns."""
+        """Return the final states of nodes, by `layers` and `edge_updates` in turns."""
 
 
 def _graph_of_edges(graph: Data) -> Tensor | None:
-    """Return which graph of a disjoint union each edge is in."""
+    """Return the number of the graph of a disjoint union that each edge is in."""
     return None if graph.batch is None else graph.batch[graph.edge_index[0]]
 
 
 class ReadOff(nn.Module):
-    """Reads what edges or nodes of a network give together, whatever their number and order.
+    """Summarises the edges or the nodes of a network, whatever their number and order.
 
     Of the states in each group (the edges of a tensor, the nodes of an axis) it takes the mean of the positive part
-    and the logarithm of the root mean square; what groups give is averaged, so that networks of any depth can be read.
+    and the logarithm of the root mean square. Groups are then averaged, so that networks of any depth can be read.
 
     Arguments:
-        hidden: size of a state.
-        codes: size of what tells groups apart.
+        hidden: Size of a state.
+        codes: Size of the code that distinguishes groups.
     """
 
     def __init__(self, hidden: int, codes: int) -> None:
@@ -106,7 +107,7 @@ class ReadOff(nn.Module):
         group: Int[Tensor, " states"],
         graph: Int[Tensor, " states"] | None,
     ) -> Float[Tensor, "*graphs read"]:
-        """Return `(N, 4 hidden)`, or `(graphs, 4 hidden)` if `graph` says which graph of a union a state is in."""
+        """Return `(N, 4 hidden)`, or `(graphs, 4 hidden)` where `graph` numbers the graph of a union of each state."""
         if graph is not None:  # a group of each graph; a shallower network has fewer
             of_graph = int(group.max()) + 1
             present, group = torch.unique(group + of_graph * graph, return_inverse=True)
@@ -118,7 +119,7 @@ class ReadOff(nn.Module):
         return read.mean(0) if graph is None else self.mean(read, present // of_graph)
 
     def moments(self, states: Tensor, group: Tensor, together: bool) -> Float[Tensor, "2 groups *networks hidden"]:
-        """Return means of the positive part and of the square; of a shared graph, groups lie together."""
+        """Return means of the positive part and of the square; in a shared graph the states of a group are adjacent."""
         if together:
             return Moments.apply(states, group.bincount().tolist())
         return torch.stack([self.mean(power, group) for power in (states.relu(), states.square())])
@@ -127,7 +128,7 @@ class ReadOff(nn.Module):
 class Moments(torch.autograd.Function):
     """Means of the positive part and of the square over runs of states.
 
-    They take most of their time on the way back, which goes through the states once here, six times by `autograd`.
+    The backward pass takes most of the time: it goes through the states once here, and six times by `autograd`.
     """
 
     @staticmethod
@@ -155,17 +156,17 @@ class Moments(torch.autograd.Function):
 
 
 class EdgeUpdate(MessagePassing):
-    """What the two ends of an edge make of it: its state grows by `out` of that.
+    """Updates edges by the nodes at their ends: `out` of what this returns is added to an edge's state.
 
     Arguments:
-        hidden: size of node and edge states.
+        hidden: Size of node and edge states.
     """
 
     def __init__(self, hidden: int) -> None:
         super().__init__(node_dim=0)
         self.source, self.target = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.edge, self.out = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
-        nn.init.zeros_(self.out.weight)  # what ends make of an edge is added as far as it helps
+        nn.init.zeros_(self.out.weight)  # updates begin at zero and grow as far as they help
 
     def forward(
         self,
@@ -173,26 +174,26 @@ class EdgeUpdate(MessagePassing):
         edges: Float[Tensor, "edges *#networks hidden"],
         edge_index: Int[Tensor, "2 edges"],
     ) -> Float[Tensor, "edges *networks hidden"]:
-        """Return what the ends make of edges."""
-        # The ends are projected before they are gathered: there are far more edges than nodes.
+        """Return the change of edges before `out`."""
+        # Nodes are projected before they are gathered, since there are far more edges than nodes.
         ends = {"source": self.source(nodes), "target": self.target(nodes)}
         return self.edge_updater(edge_index, **ends, edges=edges)
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edges: Tensor) -> Tensor:
-        """Return what its ends make of an edge."""
-        # Memory is what takes the time: sums are in place, where nothing else needs the tensor.
+        """Return the change of one edge before `out`."""
+        # Memory traffic takes the time, so sums are in place where nothing else needs the tensor.
         return self.edge(edges).add_(source_j).add_(target_i).relu_()
 
 
 class RunningNorm(nn.Module):
-    """Standardises features by their mean and variance over the networks seen so far, those of late most.
+    """Standardises features by a running mean and variance over the networks seen so far.
 
-    Networks alike differ little in them, against what all have in common. Unlike batch normalisation, what a network
-    gives does not depend on how many others come with it.
+    Similar networks differ little in these features relative to their common part. Unlike with batch normalisation, the
+    output for a network does not depend on the others in its batch.
 
     Arguments:
-        features: how many.
-        momentum: share of each batch in the running mean and variance.
+        features: Number of features.
+        momentum: Fraction of each batch in the running mean and variance.
     """
 
     mean: Tensor
@@ -205,7 +206,7 @@ class RunningNorm(nn.Module):
         self.register_buffer("var", torch.ones(features))
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
-        """Return the features, of order 1."""
+        """Return standardised features."""
         if self.training:
             with torch.no_grad():
                 flat = x.flatten(0, -2)

@@ -1,4 +1,4 @@
-"""Attention on the parameter graph: what a unit takes from its weights depends on them and on both their ends.
+"""Attention on the parameter graph: how much a unit takes from a weight depends on it and on both its ends.
 
 Source: Kofinas et al. 2024, *Graph Neural Networks for Learning Equivariant Representations of Neural Networks*, NG-T,
 https://arxiv.org/abs/2403.12143, after the relational transformer of Diao, Loynd 2023, *Relational Attention:
@@ -17,6 +17,7 @@ from torch_geometric.utils import softmax
 
 from metanets.inputs import Reader
 from metanets.models.graph import EdgeUpdate, GraphMetanetwork
+from metanets.settings import Settings
 
 
 class Attention(MessagePassing):
@@ -27,9 +28,9 @@ class Attention(MessagePassing):
         query = Q n_i,   key = (K n_j) * (E e),   value = (V n_j) * (E e)
 
     Arguments:
-        hidden: size of node and edge states.
-        width: of queries, keys and values.
-        heads: that they are split into.
+        hidden: Size of node and edge states.
+        width: Length of queries, keys and values.
+        heads: Number of heads that they are split into.
     """
 
     def __init__(self, hidden: int, width: int, heads: int) -> None:
@@ -44,20 +45,20 @@ class Attention(MessagePassing):
         edges: Float[Tensor, "edges *#networks hidden"],
         edge_index: Int[Tensor, "2 edges"],
     ) -> Float[Tensor, "nodes *#networks width"]:
-        """Return what each node takes in."""
+        """Return the weighted mean of incoming values at each node."""
         ends = {"query": self.scale * self.query(nodes), "key": self.key(nodes), "value": self.value(nodes)}
         return self.propagate(edge_index, **ends, edges=self.edge(edges), size=(len(nodes), len(nodes)))
 
     def message(
         self, query_i: Tensor, key_j: Tensor, value_j: Tensor, edges: Tensor, index: Tensor, size_i: int
     ) -> Tensor:
-        """Weigh an edge's value by its share of the node's attention."""
+        """Weigh an edge's value by its attention weight at the node."""
         agreement = (query_i * key_j * edges).unflatten(-1, (self.heads, -1)).sum(-1)
         share = softmax(agreement, index, num_nodes=size_i, dim=0)
         return ((value_j * edges).unflatten(-1, (self.heads, -1)) * share[..., None]).flatten(-2)
 
     def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
-        """Sum by `index_add`, whose way back is many times faster than that of PyG's scatter."""
+        """Sum by `index_add`, whose backward pass is many times faster than that of PyG's scatter."""
         return inputs.new_zeros(dim_size, *inputs.shape[1:]).index_add(0, index, inputs)
 
 
@@ -65,8 +66,8 @@ class Layer(nn.Module):
     """Attention and a feed-forward block update a node.
 
     Arguments:
-        hidden: size of node and edge states.
-        heads: of attention.
+        hidden: Size of node and edge states.
+        heads: Number of attention heads.
     """
 
     def __init__(self, hidden: int, heads: int) -> None:
@@ -93,14 +94,17 @@ class NeuralGraphTransformer(GraphMetanetwork):
     """Layers of attention over the edges of each node, with edge updates.
 
     Arguments:
-        reader: of the networks.
-        hidden: size of node and edge states.
-        heads: of attention, an even number.
-        layers: of attention.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        hidden: Size of node and edge states.
+        heads: Number of attention heads, an even one.
+        layers: Number of layers of attention.
     """
 
-    def __init__(self, reader: Reader, hidden: int = 16, heads: int = 2, layers: int = 2) -> None:
-        super().__init__(reader, hidden, [Layer(hidden, heads) for _ in range(layers)])
+    settings = Settings(epochs=15, steps=1600, batch_size=16)  # those of gmn, with fewer epochs since each takes longer
+
+    def __init__(self, reader: Reader, outputs: int = 1, hidden: int = 16, heads: int = 2, layers: int = 2) -> None:
+        super().__init__(reader, outputs, hidden, [Layer(hidden, heads) for _ in range(layers)])
 
     def pass_messages(
         self,
@@ -108,7 +112,7 @@ class NeuralGraphTransformer(GraphMetanetwork):
         edges: Float[Tensor, "edges *networks hidden"],
         graph: Data,
     ) -> Float[Tensor, "nodes *networks hidden"]:
-        """Return the states of nodes in the end."""
+        """Return the final states of nodes."""
         nodes = self.layers[0](nodes, edges, graph)
         for update, layer in zip(self.edge_updates, self.layers[1:], strict=True):
             assert isinstance(update, EdgeUpdate)

@@ -15,6 +15,7 @@ from torch_geometric.nn import MLP, PositionalEncoding
 
 from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
+from metanets.settings import Settings
 from zoo.errors import TaskError
 from zoo.networks.parameters import IDENTIFIED, ParameterLayout
 
@@ -29,11 +30,12 @@ class Equivariant(nn.Module):
 
         y_S = b_S + sum_{T in S} A_ST concat_{U contains T} mean of x_U over the axes not in T
 
-    so that T = S is an entry itself, T = {a} the means over the rows or columns of unit a, and T = {} those of tensors.
+    For T = S the mean is the entry itself, for T = {a} it is over the rows or columns of a unit of axis a, and for
+    T = {} over whole tensors.
 
     Arguments:
-        channels: of each x_S.
-        hidden: channels of each y_S.
+        channels: Number of channels of each x_S.
+        hidden: Number of channels of each y_S.
     """
 
     def __init__(self, channels: Mapping[AxisSet, int], hidden: int) -> None:
@@ -64,20 +66,20 @@ class Equivariant(nn.Module):
 
 
 def means(x: Float[Tensor, "..."], axes: AxisSet) -> Features:
-    """Return the means that keep each subset of the axes, the axes themselves first and the mean of all last."""
+    """Return the means over all other axes for each subset of the axes, from all axes to none."""
     found = {axes: x}
     for size in reversed(range(len(axes))):
         for kept in combinations(axes, size):
             pooled = next(axis for axis in axes if axis not in kept)
             wider = tuple(axis for axis in axes if axis in {*kept, pooled})
             dim = wider.index(pooled)
-            # On its way back `mean` would divide after it has spread the gradient.
+            # In its backward pass `mean` would divide after the gradient is expanded.
             found[kept] = found[wider].sum(dim) / found[wider].shape[dim]
     return found
 
 
 def spread(x: Float[Tensor, "..."], kept: AxisSet, axes: AxisSet) -> Float[Tensor, "..."]:
-    """Put dimensions of length 1 where `axes` has one that was not kept."""
+    """Insert dimensions of length 1 for those of `axes` that were not kept."""
     for dim, axis in enumerate(axes):
         if axis not in kept:
             x = x.unsqueeze(dim)
@@ -87,30 +89,32 @@ def spread(x: Float[Tensor, "..."], kept: AxisSet, axes: AxisSet) -> Float[Tenso
 class NeuralFunctional(Metanetwork):
     """Equivariant layers with ReLU between, then a perceptron on the means of all features.
 
-    Entries that no network trains are marked by a channel of their own. Kernel positions are channels, too.
+    A further channel marks entries that do not train. Kernel positions are channels, too.
 
     Arguments:
-        reader: of the networks.
-        channels: of the features of each set of axes.
-        layers: of them.
-        codes: channels that say which of its axis an identified unit is, sines and cosines; none if 0.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        channels: Number of channels of the features of each set of axes.
+        layers: Number of layers.
+        codes: Number of channels, sines and cosines, for the position of an input or a class; none if 0.
 
     Attributes:
-        folded: axes whose units are channels, too.
+        folded: Axes whose units are channels, too.
 
     Raises:
-        TaskError: if a tensor has one axis twice.
+        TaskError: If a tensor has one axis twice.
     """
 
     reads = "tensors"
+    settings = Settings(epochs=30, steps=1600, batch_size=16)  # those of deepsets
     folded: ClassVar[frozenset[str]]
     marks: Tensor | None
 
-    def __init__(self, reader: Reader, channels: int, layers: int, codes: int) -> None:
+    def __init__(self, reader: Reader, outputs: int, channels: int, layers: int, codes: int) -> None:
         super().__init__(reader)
         self.layout = reader.layout
         refuse_repeated_axes(self.layout)
-        marks = (~reader.trainable).to(torch.get_default_dtype())[None]
+        marks = (~reader.mask).to(torch.get_default_dtype())[None]
         self.register_buffer("marks", marks if marks.any() else None, persistent=False)
         self.coded = sorted(IDENTIFIED & self.layout.axes.keys()) if codes else []
         for axis in self.coded:
@@ -119,10 +123,10 @@ class NeuralFunctional(Metanetwork):
         sizes = {axes: x.shape[-1] for axes, x in self.arrange(torch.zeros(1, self.layout.size)).items()}
         self.layers = nn.ModuleList([Equivariant(sizes, channels)])
         self.layers.extend(Equivariant(dict.fromkeys(sizes, channels), channels) for _ in range(layers - 1))
-        self.head = MLP([channels * len(sizes), 4 * channels, 1], norm=None)
+        self.head = MLP([channels * len(sizes), 4 * channels, outputs], norm=None)
 
     def arrange(self, x: Float[Tensor, "networks parameters"]) -> Features:
-        """Return the entries of rows as features, side by side those with the same axes."""
+        """Return the entries of rows as features; those with the same axes are stacked as channels."""
         parts: dict[AxisSet, list[Tensor]] = {}
         for values in (x,) if self.marks is None else (x, self.marks.expand_as(x)):
             for name, tensor in self.layout.unflatten(values).items():
@@ -136,17 +140,17 @@ class NeuralFunctional(Metanetwork):
             parts.setdefault((axis,), []).append(code.expand(-1, len(x), -1))
         return {axes: torch.cat(tensors, -1) for axes, tensors in parts.items()}
 
-    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, " networks"]:
-        """Predict one number for each network."""
+    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks outputs"]:
+        """Return the outputs for each network."""
         features = self.arrange(x)
         for layer in self.layers:
             features = {axes: y.relu() for axes, y in layer(features).items()}
         pooled = [means(y, axes)[()] for axes, y in features.items()]
-        return self.head(torch.cat(pooled, -1)).squeeze(-1)
+        return self.head(torch.cat(pooled, -1))
 
 
 def refuse_repeated_axes(layout: ParameterLayout) -> None:
-    """Raise a TaskError if a tensor has one axis twice, between which more linear maps are equivariant."""
+    """Raise a `TaskError` if a tensor has one axis twice: further linear maps of it would be equivariant."""
     for parameter in layout.parameters:
         for axis in layout.axes:
             if parameter.axes.count(axis) > 1:
@@ -157,35 +161,37 @@ def refuse_repeated_axes(layout: ParameterLayout) -> None:
 
 
 class NP(NeuralFunctional):
-    """Equivariant to permutations of inputs and classes, too, which are told apart by position codes.
+    """Equivariant to permutations of inputs and classes, too, which position codes distinguish.
 
     Arguments:
-        reader: of the networks.
-        channels: of the features of each set of axes.
-        layers: of them.
-        codes: channels of the sines and cosines of an input's or class's place; without, 0, permuting inputs or
-            classes, too, changes nothing.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        channels: Number of channels of the features of each set of axes.
+        layers: Number of layers.
+        codes: Number of channels, sines and cosines, for the position of an input or a class. With 0, permuting inputs
+            or classes changes nothing either.
     """
 
     folded = frozenset()
 
-    def __init__(self, reader: Reader, channels: int = 16, layers: int = 3, codes: int = 16) -> None:
-        super().__init__(reader, channels, layers, codes)
+    def __init__(self, reader: Reader, outputs: int = 1, channels: int = 16, layers: int = 3, codes: int = 16) -> None:
+        super().__init__(reader, outputs, channels, layers, codes)
 
 
 class HNP(NeuralFunctional):
     """Equivariant to permutations of hidden units alone: inputs and classes are channels of the first layer.
 
-    The first layer holds every linear map that commutes with permutations of hidden units; what it gives has hidden
-    axes alone, so later layers are small, whereas the paper's keep inputs and classes apart to the end.
+    The first layer holds every linear map that commutes with permutations of hidden units. Its output has hidden axes
+    only, so later layers are small; those of the paper keep inputs and classes separate to the end.
 
     Arguments:
-        reader: of the networks.
-        channels: of the features of each set of axes.
-        layers: of them.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        channels: Number of channels of the features of each set of axes.
+        layers: Number of layers.
     """
 
     folded = IDENTIFIED
 
-    def __init__(self, reader: Reader, channels: int = 32, layers: int = 3) -> None:
-        super().__init__(reader, channels, layers, codes=0)
+    def __init__(self, reader: Reader, outputs: int = 1, channels: int = 32, layers: int = 3) -> None:
+        super().__init__(reader, outputs, channels, layers, codes=0)

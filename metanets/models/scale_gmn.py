@@ -1,14 +1,14 @@
-"""Message passing that sees neither the order of hidden units nor the scale that their activations let them choose.
+"""Message passing that depends neither on the order of hidden units nor on a scale that their activations leave free.
 
 With ReLU, a unit's incoming weights and bias may be multiplied by any q > 0 if its outgoing weights are divided by q;
-with tanh, by q = -1. The function of the network stays, and so does the prediction.
+with tanh, by q = -1. The network computes the same function, and the prediction is the same.
 
 Source: Kalogeropoulos et al. 2024, *Scale Equivariant Graph Metanetworks*, https://arxiv.org/abs/2406.10685.
 
-There each message is built of functions that are equivariant to scaling, from values divided by norms or from sums f(x)
-+ f(-x). Here all symmetry is gone before the first message: a network is first rescaled to the equivalent one whose
-ReLU units have incoming weights of norm one, and a tanh unit stands next to its mirror image, of opposite sign, so that
-sums over units are f(x) + f(-x) and a change of sign is a permutation of the two. Messages are then those of the GMN.
+In the paper each message is made of functions that are equivariant to scaling, from values divided by norms or from
+sums f(x) + f(-x). Here the symmetry is removed before the first message. A network is first rescaled to the equivalent
+one whose ReLU units have incoming weights of norm one. Each tanh unit gets a mirror image of opposite sign, so that
+sums over units are f(x) + f(-x) and a change of sign permutes the two. Messages are then those of the GMN.
 """
 
 import copy
@@ -29,12 +29,12 @@ from zoo.networks.parameters import Parameter, ParameterLayout
 class Rescaling(nn.Module):
     """Rescales each ReLU unit to incoming weights of root mean square one, which changes no function.
 
-    Units follow those that they read, whose scale is then no longer free. What incoming weights lose, outgoing ones
-    gain, in the end those of the classes. A unit without incoming weights gives nothing, so its outgoing ones are zero.
+    Layers are rescaled from the input on; outgoing weights are multiplied by what incoming ones are divided by. The
+    output of a unit with zero incoming weights is zero, so its outgoing weights are set to zero.
 
     Arguments:
-        layout: of the rows.
-        activations: of each hidden axis, the name of the module that acts on it.
+        layout: Layout of the rows.
+        activations: By hidden axis, the name of the module that acts on it.
     """
 
     def __init__(self, layout: ParameterLayout, activations: Mapping[str, str]) -> None:
@@ -60,16 +60,16 @@ class Rescaling(nn.Module):
 
 
 class Mirror(nn.Module):
-    """Puts beside each tanh unit its mirror image: incoming weights, bias and outgoing weights of opposite sign.
+    """Adds to each tanh unit its mirror image: incoming weights, bias and outgoing weights of opposite sign.
 
     Arguments:
-        layout: of the rows.
-        activations: of each hidden axis, the name of the module that acts on it.
+        layout: Layout of the rows.
+        activations: By hidden axis, the name of the module that acts on it.
 
     Attributes:
-        layout: with twice the units on those axes.
-        columns: which column of a row stands in each place.
-        signs: whether as it is, 1, or mirrored, -1.
+        layout: Layout with twice the units on axes with tanh.
+        columns: Position in a row of each entry of the mirrored row.
+        signs: Sign of each entry of the mirrored row, 1 or -1.
     """
 
     columns: Tensor
@@ -100,13 +100,13 @@ class Mirror(nn.Module):
 
 
 class Canonical(nn.Module):
-    """Turns what a reader gives into rows that do not depend on the scale of hidden units.
+    """Turns outputs of a reader into rows that do not depend on the scale of hidden units.
 
     Arguments:
-        reader: of the networks.
+        reader: Reader of the networks.
 
     Raises:
-        TaskError: if a hidden unit's activation is neither ReLU nor tanh.
+        TaskError: If a hidden unit's activation is neither ReLU nor tanh.
     """
 
     reader: Tensors
@@ -117,43 +117,45 @@ class Canonical(nn.Module):
         activations = {axis: reader.activations.get(axis, "none") for axis in reader.layout.hidden_axes}
         if others := sorted(set(activations.values()) - {"ReLU", "Tanh"}):
             raise TaskError(f"scale_gmn reads networks with ReLU or tanh throughout, not {', '.join(others)}")
-        self.reader = copy.deepcopy(reader)  # its statistics move with the model
+        self.reader = copy.deepcopy(reader)  # so that its statistics move to a device with the model
         self.rescaling = Rescaling(reader.layout, activations)
         self.mirror = Mirror(reader.layout, activations)
         self.register_buffer("typical", self.rescaling((reader.mean.square() + reader.std.square()).sqrt()))
 
     def forward(self, x: Float[Tensor, "*networks parameters"]) -> Float[Tensor, "*networks mirrored"]:
-        """Return the canonical rows, in units of a typical network's, compressed."""
+        """Return the canonical rows over those of a typical network, compressed."""
         return self.mirror((self.rescaling(self.reader.invert(x)) / self.typical).asinh())
 
 
 class ScaleGMN(GMN):
-    """The GMN on canonical networks: all that it cannot see is the order, scale or sign of hidden units.
+    """The GMN on canonical networks, which are the same whatever the order, scale or sign of hidden units.
 
     It takes a disjoint union of canonical networks, `graph(canonical(x))`.
 
     Arguments:
-        reader: of the networks.
-        hidden: size of node and edge states.
-        layers: rounds of message passing.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        hidden: Size of node and edge states.
+        layers: Number of rounds of message passing.
 
     Raises:
-        TaskError: if a hidden unit's activation is neither ReLU nor tanh.
+        TaskError: If a hidden unit's activation is neither ReLU nor tanh.
     """
 
-    def __init__(self, reader: Tensors, hidden: int = 16, layers: int = 2) -> None:
+    def __init__(self, reader: Tensors, outputs: int = 1, hidden: int = 16, layers: int = 2) -> None:
         canonical = Canonical(reader)
         mirror = canonical.mirror
-        super().__init__(Tensors(mirror.layout, reader.trainable[mirror.columns], reader.activations), hidden, layers)
+        mirrored = Tensors(mirror.layout, reader.mask[mirror.columns], reader.activations)
+        super().__init__(mirrored, outputs, hidden, layers)
         self.canonical = canonical
 
-    def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, " networks"]:
-        """Predict one number for each row, or each graph of a disjoint union."""
+    def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, "networks outputs"]:
+        """Return the outputs for each row, or each graph of a disjoint union."""
         return super().forward(networks if isinstance(networks, Data) else self.canonical(networks))
 
 
 def incoming(layout: ParameterLayout, axis: str) -> list[Parameter]:
-    """Return the parameters that scale with the units of an axis: its norms, which undo what stands before, if any."""
+    """Return the parameters that scale with the units of an axis: those of its norm if any, else the incoming ones."""
     own = [p for p in layout.parameters if p.axes[0] == axis]
     return [p for p in own if p.role in ("norm_scale", "norm_shift")] or own
 
@@ -164,7 +166,7 @@ def _squares(tensor: Tensor, parameter: Parameter) -> Float[Tensor, "*networks u
 
 
 def _along(units: Float[Tensor, "*networks units"], parameter: Parameter, dim: int) -> Float[Tensor, "..."]:
-    """Return numbers of units, shaped to multiply a parameter that has them at dimension `dim`."""
+    """Return one number for each unit, shaped to multiply a parameter that has the units at dimension `dim`."""
     shape = [1] * len(parameter.shape)
     shape[dim] = units.shape[-1]
     return units.unflatten(-1, shape)

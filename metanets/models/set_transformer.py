@@ -1,4 +1,4 @@
-"""Attention over the units of a network, each described by its own weights, as a set.
+"""Attention over the units of a network as a set, each described by its weights.
 
 Source: Lee et al. 2019, *Set Transformer: A Framework for Attention-based Permutation-Invariant Neural Networks*,
 https://arxiv.org/abs/1810.00825; for a token for each unit Schürholt et al. 2021, *Self-Supervised Representation
@@ -13,33 +13,38 @@ from torch_geometric.nn import MLP, SetTransformerAggregation
 
 from metanets.inputs import QUANTILES, Reader
 from metanets.models.base import Metanetwork
+from metanets.settings import Settings
 from zoo.networks.parameters import IDENTIFIED, Parameter
 
-KEPT = 256
+KEPT = 256  # entries of a unit beyond which statistics replace them: 64 inputs fit, the 3,072 of CIFAR-10 do not
 
 
 class SetTransformer(Metanetwork):
-    """Self-attention among units, then attention of learnt seeds to them.
+    """Self-attention among units, then attention of learnt queries to them.
 
-    A token holds all entries of one unit of a hidden or the output axis: bias, norm scale, norm shift, and of each
-    weight the part that comes into the unit or goes out of it. Of weights from inputs or to outputs, which have
-    identity, these are the entries themselves, if no more than 256; of others their mean, standard deviation,
-    minimum, quartiles and maximum. So no permutation of hidden units changes the set of tokens. Entries that are not
-    read count as 0. Each axis has a linear map of its own and a code, every output unit a code of its own.
+    A token describes one unit of a hidden axis or of the output: its bias, norm scale, norm shift, and its incoming and
+    outgoing weights. Weights from inputs or to outputs, whose order has a meaning, are given as they are, up to 256
+    of them; other weights by their mean, standard deviation, minimum, quartiles and maximum. So no permutation of
+    hidden units changes the set of tokens. Entries that are not read count as 0. Each axis has its own linear map and
+    code, and each output unit its own code.
 
     Arguments:
-        reader: of the networks.
-        hidden: length of a token's embedding.
-        heads: of attention, each of `hidden / heads` numbers.
-        layers: of self-attention.
-        seeds: how many attend to the units in the end.
+        reader: Reader of the networks.
+        outputs: Number of outputs.
+        hidden: Length of a token's embedding.
+        heads: Number of attention heads, each of `hidden / heads` numbers.
+        layers: Number of layers of self-attention.
+        queries: Number of learnt vectors that attend to the units in the end.
     """
 
     reads = "tensors"
+    settings = Settings(epochs=30, steps=1600, batch_size=16)  # those of deepsets
     read: Tensor
     code: Tensor
 
-    def __init__(self, reader: Reader, hidden: int = 64, heads: int = 4, layers: int = 2, seeds: int = 4) -> None:
+    def __init__(
+        self, reader: Reader, outputs: int = 1, hidden: int = 64, heads: int = 4, layers: int = 2, queries: int = 4
+    ) -> None:
         super().__init__(reader)
         self.layout = reader.layout
         self.axes = {axis: length for axis, length in self.layout.axes.items() if axis != "input"}
@@ -53,20 +58,20 @@ class SetTransformer(Metanetwork):
         units = self._units(torch.zeros(1, self.layout.size))
         self.unit = nn.ModuleList(nn.Linear(each.shape[2], hidden, bias=False) for each in units)
         self.place = nn.Embedding(codes, hidden)
-        self.attention = SetTransformerAggregation(hidden, seeds, layers, heads=heads)
-        self.head = MLP([seeds * hidden, hidden, 1], norm=None)
+        self.attention = SetTransformerAggregation(hidden, queries, layers, heads=heads)
+        self.head = MLP([queries * hidden, hidden, outputs], norm=None)
 
-    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, " networks"]:
-        """Predict one number for each network."""
+    def forward(self, x: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks outputs"]:
+        """Return the outputs for each network."""
         units = self._units(x.where(self.read, 0))
         tokens = torch.cat([embed(each) for embed, each in zip(self.unit, units, strict=True)], 1)
         tokens = tokens + self.place(self.code)
         index = torch.arange(len(x), device=x.device).repeat_interleave(len(self.code))
         pooled = self.attention(tokens.flatten(0, 1), index, dim_size=len(x), max_num_elements=len(self.code))
-        return self.head(pooled).squeeze(-1)
+        return self.head(pooled)
 
     def _units(self, x: Float[Tensor, "networks parameters"]) -> list[Float[Tensor, "networks units _"]]:
-        """Return what describes the units of each axis; the width is the axis's own."""
+        """Return the description of the units of each axis; its width differs between axes."""
         tensors = self.layout.unflatten(x)
         described: dict[str, list[Tensor]] = {axis: [] for axis in self.axes}
         for parameter in self.layout.parameters:
@@ -77,7 +82,7 @@ class SetTransformer(Metanetwork):
 
 
 def _describe(tensor: Tensor, parameter: Parameter, dim: int) -> Float[Tensor, "networks units _"]:
-    """Return the entries of each unit along a dimension, or, where their order means nothing, statistics of them."""
+    """Return the entries of each unit along a dimension, or statistics of them where their order has no meaning."""
     entries = tensor.movedim(dim + 1, 1).reshape(len(tensor), parameter.shape[dim], -1)
     others = parameter.axes[:dim] + parameter.axes[dim + 1 :]
     if all(axis is None or axis in IDENTIFIED for axis in others) and entries.shape[2] <= KEPT:

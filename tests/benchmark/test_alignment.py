@@ -11,14 +11,13 @@ from benchmark.alignment import (
     assign,
     is_permutable,
     merge_many,
-    permute,
+    permute_checked,
     similarity,
     weight_matching,
 )
 from tests.scenarios import NETWORKS, SETTINGS, Network, some_thetas, treat
 from zoo.errors import TaskError
 from zoo.networks.parameters import Parameter, ParameterLayout
-from zoo.networks.stack import Stack
 
 EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 TINY = Network("mlp", {"widths": [3, 4, 4, 3]}, (3,))  # 576 orders of units
@@ -26,16 +25,12 @@ TINY = Network("mlp", {"widths": [3, 4, 4, 3]}, (3,))  # 576 orders of units
 
 def some_stack(network="mlp", networks=3, setting="standard", seed=0):
     treated = treat(setting, network, dtype=torch.float64)
-    return Stack(treated.rows(some_thetas(treated, networks, seed)), treated.module, treated.layout)
+    return treated.stack(treated.to_rows(some_thetas(treated, networks, seed)))
 
 
 def shuffled(stack, seed=0):
     """The networks with their units in another order each."""
     return stack.permute(stack.layout.random_permutations(np.random.default_rng(seed), len(stack)))
-
-
-def parts(stack):
-    return stack.module, stack.layout
 
 
 def inner(a, b):
@@ -47,7 +42,7 @@ def inner(a, b):
 def test_a_planted_order_of_units_is_found_by_their_weights(network, noise):
     stack = some_stack(network)
     rng = np.random.default_rng(1)
-    disturbed = Stack(stack.rows + noise * torch.from_numpy(rng.normal(size=stack.rows.shape)), *parts(stack))
+    disturbed = stack.with_rows(stack.rows + noise * torch.from_numpy(rng.normal(size=stack.rows.shape)))
     found = weight_matching(stack.layout, shuffled(disturbed).rows, stack.rows, rng, restarts=5)
     torch.testing.assert_close(shuffled(disturbed).permute(found).rows, disturbed.rows, rtol=0, atol=0)
 
@@ -73,10 +68,10 @@ def test_no_order_of_units_brings_networks_nearer_than_weight_matching_with_rest
 
 
 @EVERY_NETWORK
-def test_no_step_worsens_the_match_and_the_last_is_what_is_returned(network):
+def test_no_step_lowers_the_objective_and_the_last_is_of_what_is_returned(network):
     stack, targets = some_stack(network), some_stack(network, seed=1)
     path = [inner(stack.rows, targets.rows)]
-    found = weight_matching(stack.layout, stack.rows, targets.rows, np.random.default_rng(0), progress=path.append)
+    found = weight_matching(stack.layout, stack.rows, targets.rows, np.random.default_rng(0), on_step=path.append)
     steps = torch.stack(path).diff(dim=0)
     assert steps.min() >= 0
     assert (steps.sum(0) > 0).all()
@@ -148,7 +143,7 @@ def test_matched_networks_compute_the_same(network, method):
         found = weight_matching(stack.layout, stack.rows, target.rows, np.random.default_rng(0))
     else:
         found = activation_matching(stack, target, x)
-    matched = permute(stack, found, x)
+    matched = permute_checked(stack, found, x)
     torch.testing.assert_close(matched.logits(x), stack.logits(x))
     assert (matched.rows != stack.rows).any(1).all()
 
@@ -160,15 +155,15 @@ def test_units_with_activations_of_their_own_are_not_permuted(setting):
     assert is_permutable(stack, x) != setting.startswith("sigma")
     if setting.startswith("sigma"):
         with pytest.raises(TaskError, match="permuting hidden units changes what these networks compute"):
-            permute(stack, order, x)
+            permute_checked(stack, order, x)
     else:  # fixed entries move with their units
-        torch.testing.assert_close(permute(stack, order, x).rows, stack.permute(order).rows)
+        torch.testing.assert_close(permute_checked(stack, order, x).rows, stack.permute(order).rows)
 
 
 @EVERY_NETWORK
 def test_many_networks_that_differ_in_their_order_alone_become_one(network):
     stack = some_stack(network, 1)
-    many = shuffled(Stack(stack.rows.expand(5, -1), *parts(stack)))
+    many = shuffled(stack.with_rows(stack.rows.expand(5, -1)))
     merged = many.permute(merge_many(many.layout, many.rows, np.random.default_rng(0), restarts=5))
     assert torch.equal(merged.rows, merged.rows[:1].expand_as(merged.rows))
     x = NETWORKS[network].examples()
@@ -176,15 +171,15 @@ def test_many_networks_that_differ_in_their_order_alone_become_one(network):
 
 
 @EVERY_NETWORK
-def test_no_turn_of_merging_many_worsens_the_sum_over_all_couples(network):
+def test_no_turn_of_merging_many_lowers_the_sum_of_all_inner_products(network):
     stack = some_stack(network, 4)
 
-    def couples(rows):
+    def inner_products(rows):
         return (rows @ rows.T).triu(1).sum()[None]
 
-    path = [couples(stack.rows)]
-    found = merge_many(stack.layout, stack.rows, np.random.default_rng(0), progress=path.append)
+    path = [inner_products(stack.rows)]
+    found = merge_many(stack.layout, stack.rows, np.random.default_rng(0), on_step=path.append)
     steps = torch.cat(path).diff()
     assert steps.min() > -1e-9
     assert steps.sum() > 0
-    torch.testing.assert_close(path[-1], couples(stack.permute(found).rows))
+    torch.testing.assert_close(path[-1], inner_products(stack.permute(found).rows))

@@ -6,7 +6,6 @@ import zoo.networks.stack
 from benchmark.lines import first_layer, interpolate, measure_lines
 from tests.scenarios import CLASSES, NETWORKS, some_thetas, treat
 from zoo.data import Data
-from zoo.networks.stack import Stack
 
 POINTS = 5
 FIRST = {"mlp": "hidden.0.linear", "cnn": "convs.0.conv", "resnet8": "conv1", "gnn": None}
@@ -15,8 +14,8 @@ FIRST = {"mlp": "hidden.0.linear", "cnn": "convs.0.conv", "resnet8": "conv1", "g
 @pytest.fixture(params=NETWORKS)
 def ends(request):
     treated = treat("w_asymmetric", request.param, dtype=torch.float64)
-    rows = treated.rows(some_thetas(treated, 4))
-    return NETWORKS[request.param], *(Stack(part, treated.module, treated.layout) for part in rows.split(2))
+    rows = treated.to_rows(some_thetas(treated, 4))
+    return NETWORKS[request.param], *map(treated.stack, rows.split(2))
 
 
 def noise(network):
@@ -37,7 +36,7 @@ def test_a_line_is_measured_as_the_networks_with_interpolated_weights(ends, monk
         assert torch.equal(torch.from_numpy(found[f"{split}_accuracy"]).flatten(), right)
 
 
-def test_what_is_done_to_the_networks_of_a_line_is_what_is_measured(ends):
+def test_networks_of_a_line_are_measured_as_they_have_been_changed(ends):
     network, a, b = ends
     data, changed = noise(network), []
 
@@ -46,7 +45,7 @@ def test_what_is_done_to_the_networks_of_a_line_is_what_is_measured(ends):
         tensors = stack.layout.unflatten(stack.rows)
         last = [name for name in tensors if name.endswith("bias")][-1]
         tensors[last] = tensors[last] + t[:, None] * torch.arange(tensors[last].shape[1])
-        changed.append(Stack(stack.layout.flatten(tensors), stack.module, stack.layout))
+        changed.append(stack.with_rows(stack.layout.flatten(tensors)))
         return changed[0]
 
     found = measure_lines(a, b, data, POINTS, change=shift_last)
@@ -58,4 +57,4 @@ def test_what_is_done_to_the_networks_of_a_line_is_what_is_measured(ends):
 @pytest.mark.parametrize("name", FIRST)
 def test_the_first_layer_is_the_one_that_alone_reads_the_input(name):
     treated = treat("standard", name)
-    assert first_layer(Stack(some_thetas(treated), treated.module, treated.layout)) == FIRST[name]
+    assert first_layer(treated.stack(some_thetas(treated))) == FIRST[name]

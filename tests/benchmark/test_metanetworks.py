@@ -6,17 +6,19 @@ import pytest
 
 from benchmark.metanetworks import (
     Entry,
-    Job,
+    EvaluationJob,
     in_order,
-    measure,
     read_entries,
+    run_jobs,
     tabulate,
     tabulate_costs,
     tabulate_differences,
 )
 from metanets import metrics
-from metanets.evaluation import evaluate_model
+from metanets.evaluation import evaluate
+from metanets.models import MODELS
 from metanets.settings import Settings
+from metanets.tasks import Task
 from tests.benchmark.test_report import some_result
 from zoo import statistics
 from zoo.errors import TaskError
@@ -28,22 +30,26 @@ FEW = Settings(epochs=3, batch_size=32)
 def brief(monkeypatch):
     """Few epochs, rough intervals."""
     monkeypatch.setattr(statistics, "RESAMPLES", 20)
-    monkeypatch.setattr(Settings, "best", classmethod(lambda cls, model, task: FEW))
+    give_settings(monkeypatch, FEW)
 
 
-def jobs_of(zoo, models=("mean", "linear"), **options):
-    return [
-        Job(zoo, treatment, model, "test_accuracy", 2, **options) for model in models for treatment in zoo.treatments
-    ]
+def give_settings(monkeypatch, settings):
+    for model in MODELS.values():
+        monkeypatch.setattr(model, "settings", settings)
 
 
-def test_each_result_is_that_of_evaluate_model_and_is_kept_with_its_evidence(planted_zoo, tmp_path):
+def jobs_of(zoo, models=("mean", "linear")):
+    tasks = [Task(recipe=zoo.name, learn_from=(treatment,)) for treatment in zoo.treatments]
+    return [EvaluationJob(zoo, task, model, 2) for model in models for task in tasks]
+
+
+def test_each_result_is_that_of_evaluate_and_is_kept_with_its_evidence(planted_zoo, tmp_path):
     path, trainings = tmp_path / "results" / "linear.json", []
-    entries = list(measure(jobs_of(planted_zoo), path, advance=trainings.append))
+    entries = list(run_jobs(jobs_of(planted_zoo), path, progress=trainings.append))
     assert read_entries(path) == entries
     assert sum(trainings) == 4  # the mean is not trained
     for entry in entries:
-        again, _ = evaluate_model(planted_zoo, entry.result.treatment, entry.result.model, seeds=2)
+        again = evaluate(entry.result.task, planted_zoo, entry.result.model, seeds=2)
         assert replace(entry.result, seconds={}) == replace(again, seconds={})
         assert {"date", "command", "commit", "torch", "processor"} <= entry.made.keys()
 
@@ -68,29 +74,22 @@ def test_a_file_goes_model_by_model_and_from_few_networks_to_many_whatever_came_
 
 def test_a_job_is_done_by_its_own_result_alone(planted_zoo, plant_zoo, monkeypatch):
     (job,) = jobs_of(planted_zoo, ["linear"])[:1]
-    result, _ = evaluate_model(planted_zoo, "standard", "linear", seeds=2)
+    result = evaluate(job.task, planted_zoo, "linear", seeds=2)
     assert job.is_done_by(result)
-    assert replace(job, train_networks=10**6).is_done_by(result)  # there are fewer
-    others = {
-        "treatment": "w_asymmetric",
-        "model": "mlp",
-        "task": "test_loss",
-        "seeds": 3,
-        "train_networks": 10,
-        "test_on": "w_asymmetric",
-        "zoo": plant_zoo(pairs=100),
-    }
-    for field, value in others.items():
-        assert not replace(job, **{field: value}).is_done_by(result), field
-    monkeypatch.setattr(Settings, "best", classmethod(lambda cls, model, task: Settings(epochs=4)))
+    changes = [{"learn_from": ("w_asymmetric",)}, {"target": "test_loss"}, {"max_train": 10}, {"permuted": True}]
+    others = [replace(job, task=job.task.model_copy(update=change)) for change in changes]
+    others += [replace(job, model="mlp"), replace(job, seeds=3), replace(job, zoo=plant_zoo(pairs=100))]
+    for other in others:
+        assert not other.is_done_by(result)
+    give_settings(monkeypatch, Settings(epochs=4))
     assert not job.is_done_by(result)
 
 
-def test_results_that_settings_have_outlived_are_replaced_and_others_stay(planted_zoo, tmp_path, monkeypatch):
+def test_results_with_settings_of_before_are_replaced_and_others_stay(planted_zoo, tmp_path, monkeypatch):
     path, jobs = tmp_path / "results.json", jobs_of(planted_zoo, ["linear"])
-    first = list(measure(jobs, path, advance=[].append))
-    monkeypatch.setattr(Settings, "best", classmethod(lambda cls, model, task: Settings(epochs=1)))
-    (again,) = measure(jobs[:1], path, advance=[].append)
+    first = list(run_jobs(jobs, path))
+    give_settings(monkeypatch, Settings(epochs=1))
+    (again,) = run_jobs(jobs[:1], path)
     assert read_entries(path) == [first[1], again]
     assert (again.result.settings.epochs, first[1].result.settings.epochs) == (1, 3)
 
@@ -100,7 +99,7 @@ def test_a_file_of_something_else_is_one_clear_error_and_stays(tmp_path, planted
     path = tmp_path / "results.json"
     path.write_bytes(content)
     with pytest.raises(TaskError, match=f"^{path}: no results of metanetworks .*; name another file$") as error:
-        list(measure(jobs_of(planted_zoo), path, advance=[].append))
+        list(run_jobs(jobs_of(planted_zoo), path))
     assert "\n" not in str(error.value)
     assert path.read_bytes() == content
 
@@ -135,9 +134,12 @@ def test_the_command_adds_what_a_file_lacks_and_prints_tables(asymzoo, planted_z
     options = ("--models", "mean,linear,scale_gmn", "--seeds", 1, "--workers", 1, "--out", out)
     code, output, _ = asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options)
     assert code == 0
-    assert "left out: scale_gmn on standard: scale_gmn reads networks with ReLU or tanh throughout, not GELU" in output
+    assert (
+        "left out: scale_gmn on small/standard/test_accuracy: scale_gmn reads networks with ReLU or tanh throughout, not GELU"
+        in output
+    )
     results = [entry["result"] for entry in json.loads(out.read_text())]
-    assert [(r["model"], r["treatment"]) for r in results] == [
+    assert [(r["model"], *r["task"]["learn_from"]) for r in results] == [
         (model, treatment) for model in ("mean", "linear") for treatment in planted_zoo.treatments
     ]
     assert f"{results[2]['metrics']['r2'][0]:.3f}".replace("-", "−") in output
@@ -145,7 +147,7 @@ def test_the_command_adds_what_a_file_lacks_and_prints_tables(asymzoo, planted_z
     assert asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options)[0] == 0
     assert out.read_bytes() == before
     options = ("--models", "linear", "--treatments", "standard", "--seeds", 1, "--workers", 1, "--out", out)
-    code, _, _ = asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options, "--train-networks", "10,20")
+    code, _, _ = asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options, "--max-train", "10,20")
     assert code == 0
     trained_on = [entry.result.networks["train"] for entry in read_entries(out)]
     assert trained_on[2:4] == [10, 20]  # before all others of the model
@@ -156,10 +158,12 @@ def test_the_command_adds_what_a_file_lacks_and_prints_tables(asymzoo, planted_z
     [
         (("--models", "statn"), "model: no metanetwork 'statn' (did you mean 'statnn'?)"),
         (("--treatments", "syre"), "has no treatment 'syre'; it has standard, w_asymmetric"),
-        (("--task", "beauty"), "has no column 'beauty'"),
-        (("--train-networks", "64,many"), "train-networks: '64,many' is no list of numbers; write 64,128"),
-        (("--train-networks", "1"), "standard has 1 networks in its train split"),
+        (("--target", "beauty"), "has no target 'beauty'"),
+        (("--max-train", "64,many"), "max-train: '64,many' is no list of numbers; write 64,128"),
+        (("--max-train", "1"), "max_train: Input should be greater than or equal to 2 (found 1)"),
         (("--test-on", "syre"), "has no treatment 'syre'"),
+        (("--tasks", "accurcy"), "accurcy: no such task"),
+        (("--tasks", "accuracy", "--treatments", "standard"), "leave out the options for learn_from"),
     ],
 )
 def test_what_is_unknown_is_one_line_and_nothing_is_written(asymzoo, planted_zoo, tmp_path, options, fact):
@@ -170,3 +174,25 @@ def test_what_is_unknown_is_one_line_and_nothing_is_written(asymzoo, planted_zoo
     assert fact in errors
     assert len(errors.splitlines()) == 1
     assert not out.exists()
+
+
+def test_the_command_takes_tasks_from_files(asymzoo, planted_zoo, tmp_path):
+    out, file = tmp_path / "results.json", tmp_path / "losses.toml"
+    file.write_text(
+        'name = "losses"\nrecipe = "small"\nlearn_from = "w_asymmetric"\ntarget = "test_loss"\nmax_train = 20\n'
+    )
+    options = ("--models", "linear", "--tasks", file, "--seeds", 1, "--workers", 1, "--out", out)
+    assert asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options)[0] == 0
+    (entry,) = read_entries(out)
+    assert entry.result.task == Task.load(file)
+    assert entry.result.networks["train"] == 20
+
+
+def test_the_table_of_tasks_has_a_column_for_each(asymzoo, planted_zoo, tmp_path):
+    files = [tmp_path / f"{target}.toml" for target in ("test_loss", "test_accuracy")]
+    for file in files:
+        file.write_text(f'name = "{file.stem}"\nrecipe = "small"\nlearn_from = "standard"\ntarget = "{file.stem}"\n')
+    options = ("--models", "mean", "--tasks", ",".join(map(str, files)), "--workers", 1, "--out", tmp_path / "out.json")
+    code, output, _ = asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options)
+    assert code == 0
+    assert "|  | test_loss | test_accuracy |" in output

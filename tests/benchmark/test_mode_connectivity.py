@@ -1,59 +1,40 @@
-import sys
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from benchmark.lines import barrier, excess, good_networks
-from benchmark.phenomena.mode_connectivity import VARIANTS, all_variants
-from benchmark.phenomena.mode_connectivity import mode_connectivity as measure
-from tests.scenarios import small_recipe
-from zoo import generate, open_zoo
-from zoo.data import load_data
+from benchmark.lines import barrier, excess
+from benchmark.phenomena.mode_connectivity import VARIANTS, measure, measure_variant
+from benchmark.selection import good
+from tests.benchmark.conftest import TREATMENTS
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
 from zoo.statistics import mean_interval
+from zoo.store.networks import Networks
 
 T = np.linspace(0, 1, 25)
-TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric")
 TREATMENT = pytest.mark.parametrize("treatment", TREATMENTS)
 CURVES = {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 
 
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", train_limit=200)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 4}
-    recipe = small_recipe(9, training=training).only(TREATMENTS)
-    return generate(recipe, tmp_path_factory.mktemp("zoos") / "replicas").folder
-
-
 @pytest.fixture
-def replicas(folder):
-    """Nine networks that differ in nothing but their seeds."""
-    return open_zoo(folder)
+def mirror(monkeypatch):
+    """A function after which the network at the end of each line is the one at its beginning, its units permuted."""
+
+    def replace_ends(permutations):
+        original = Networks.stack
+
+        def stack(networks):
+            first = original(Networks(networks.zoo, networks.treatment, networks.pairs // 2 * 2))
+            return first.permute(permutations) if networks.pairs[0] % 2 else first
+
+        monkeypatch.setattr(Networks, "stack", stack)
+
+    return replace_ends
 
 
-@pytest.fixture
-def mirrored(replicas, monkeypatch):
-    """A function that makes the second network of each couple the first, its units permuted."""
-
-    def mirror(permutations):
-        original = replicas.stack
-
-        def stack(treatment, index):
-            first = original(treatment, index // 2 * 2)
-            return first.permute(permutations) if index[0] % 2 else first
-
-        monkeypatch.setattr(replicas, "stack", stack)
-        return replicas
-
-    return mirror
+def some_permutations(networks):
+    return networks.layout.random_permutations(rng_for(0, "permutation"))
 
 
 def measure_plainly(network, x, y):
@@ -64,79 +45,78 @@ def measure_plainly(network, x, y):
 
 @TREATMENT
 def test_curves_are_those_of_modules_loaded_with_interpolated_weights(replicas, data, treatment):
-    result = measure(replicas, treatment, data)
-    for couple in (0, 3):
-        a, b = (replicas.module(treatment, i).state_dict() for i in result.couples[couple])
-        network = replicas.module(treatment, 0)
+    networks = replicas[treatment]
+    result = measure_variant(networks, data)
+    for line in (0, 3):
+        a, b = (networks.module(i).state_dict() for i in result.couples[line])
+        network = networks.module(0)
         for point in (0, 1, 12, 20, 24):
             t = T[point]
             network.load_state_dict({name: (1 - t) * a[name] + t * b[name] for name in a})
             for split, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
                 loss, accuracy = measure_plainly(network, x, y)
-                assert result.curves[f"{split}_loss"][couple, point] == pytest.approx(loss, abs=1e-5)
-                assert result.curves[f"{split}_accuracy"][couple, point] == pytest.approx(accuracy, abs=1e-5)
+                assert result.curves[f"{split}_loss"][line, point] == pytest.approx(loss, abs=1e-5)
+                assert result.curves[f"{split}_accuracy"][line, point] == pytest.approx(accuracy, abs=1e-5)
 
 
-def test_ends_measure_what_the_zoo_recorded(replicas, data):
-    result = measure(replicas, "standard", data)
-    recorded = replicas.field("standard", "test_loss")[result.couples]
+def test_the_loss_at_the_ends_is_what_the_zoo_recorded(replicas, data):
+    result = measure_variant(replicas["standard"], data)
+    recorded = replicas["standard"]["test_loss"][result.couples]
     assert np.allclose(result.curves["test_loss"][:, [0, -1]], recorded, atol=1e-5)
 
 
 @TREATMENT
-def test_every_network_stands_in_one_couple(replicas, data, treatment):
-    result = measure(replicas, treatment, data, points=3)
+def test_every_network_is_at_the_end_of_one_line(replicas, data, treatment):
+    result = measure_variant(replicas[treatment], data, points=3)
     assert result.couples == [(0, 1), (2, 3), (4, 5), (6, 7)]
     assert {name: curves.shape for name, curves in result.curves.items()} == dict.fromkeys(CURVES, (4, 3))
 
 
-def test_diverged_networks_stand_in_no_couple(replicas, data, monkeypatch):
-    monkeypatch.setattr(replicas, "index", lambda treatment: np.array([0, 2, 3, 5, 8]))
-    assert measure(replicas, "standard", data, points=3).couples == [(0, 2), (3, 5)]
+def test_the_ends_of_lines_are_named_by_their_pairs(replicas, data):
+    result = measure_variant(replicas["standard"][[0, 2, 3, 5, 8]], data, points=3)
+    assert result.couples == [(0, 2), (3, 5)]
 
 
-def test_of_varied_networks_the_good_half_is_connected(tmp_path, data):
-    zoo = generate(small_recipe(10).only(["standard"]), tmp_path / "varied")
-    accuracy = zoo.field("standard", "train_accuracy")
-    good = good_networks(zoo, "standard", 2)
-    assert 5 <= len(good) < 10
-    assert accuracy[good].min() > np.delete(accuracy, good).max()
-    assert np.ravel(measure(zoo, "standard", data, points=3).couples).tolist() == good[: len(good) // 2 * 2].tolist()
+def test_of_varied_networks_the_good_half_is_connected(varied, data):
+    pairs = good(varied["standard"], 4).pairs
+    for result in measure(varied["standard"], data, points=3):
+        assert np.ravel(result.couples).tolist() == pairs[: len(pairs) // 2 * 2].tolist()
 
 
-def test_the_first_couples_are_measured_as_among_all(replicas, data):
-    few, all_ = (measure(replicas, "standard", data, most=most) for most in (2, 50))
-    assert few.couples == all_.couples[:2]
+def test_the_first_lines_are_measured_as_among_all(replicas, data):
+    few, whole = (measure_variant(replicas["standard"], data, lines=lines) for lines in (2, 50))
+    assert few.couples == whole.couples[:2]
     for name, curves in few.curves.items():
-        np.testing.assert_array_equal(curves, all_.curves[name][:2])
+        np.testing.assert_array_equal(curves, whole.curves[name][:2])
 
 
-def test_two_couples_are_the_least(replicas, data, monkeypatch):
-    monkeypatch.setattr(replicas, "index", lambda treatment: np.arange(3))
+@pytest.mark.parametrize("function", [measure, measure_variant])
+def test_two_lines_are_the_least(replicas, data, function):
     with pytest.raises(TaskError, match="standard has 3 good networks; 4 or more are needed"):
-        measure(replicas, "standard", data)
+        function(replicas["standard"][:3], data)
 
 
-def test_couples_are_measured_in_portions_that_change_nothing(replicas, data, monkeypatch):
-    whole, portions = measure(replicas, "standard", data, points=5), []
-    monkeypatch.setattr(sys.modules[measure.__module__], "stack_size", lambda *network: 17)
-    parts = measure(replicas, "standard", data, points=5, progress=portions.append)
+def test_portions_change_nothing(replicas, data, monkeypatch):
+    whole, portions = measure_variant(replicas["standard"], data, points=5), []
+    monkeypatch.setattr("benchmark.selection.stack_size", lambda *network: 17)
+    parts = measure_variant(replicas["standard"], data, points=5, progress=portions.append)
     assert portions == [3, 1]
     for name in CURVES:
         assert np.allclose(parts.curves[name], whole.curves[name], atol=1e-6)
 
 
 @TREATMENT
-def test_a_network_and_itself_have_no_barrier(mirrored, data, treatment):
-    result = measure(mirrored({}), treatment, data)
+def test_a_network_and_itself_have_no_barrier(replicas, mirror, data, treatment):
+    mirror({})
+    result = measure_variant(replicas[treatment], data)
     for name in CURVES:
         assert np.ptp(result.curves[name], axis=1).max() < 1e-5
         assert result.barriers[name] == pytest.approx((0, 0, 0), abs=1e-5)
 
 
-def test_a_network_and_its_permuted_self_have_equal_ends_and_a_barrier(mirrored, data):
-    layout = small_recipe().treat("standard").layout
-    result = measure(mirrored(layout.random_permutations(rng_for(0, "permutation"))), "standard", data)
+def test_a_network_and_its_permuted_self_have_equal_ends_and_a_barrier(replicas, mirror, data):
+    mirror(some_permutations(replicas["standard"]))
+    result = measure_variant(replicas["standard"], data)
     for name, curves in result.curves.items():
         assert np.allclose(curves[:, 0], curves[:, -1], atol=1e-5)
         assert result.barriers[name].low > 0.1
@@ -146,8 +126,8 @@ def test_a_network_and_its_permuted_self_have_equal_ends_and_a_barrier(mirrored,
     assert result.midpoints["test_accuracy"].mean == pytest.approx(dip.mean(), abs=1e-6)
 
 
-def test_barriers_are_means_over_couples_of_the_largest_excess(replicas, data):
-    result = measure(replicas, "standard", data)
+def test_barriers_are_means_over_lines_of_the_largest_excess(replicas, data):
+    result = measure_variant(replicas["standard"], data)
     for name, curves in result.curves.items():
         chord = curves[:, :1] + T * (curves[:, -1:] - curves[:, :1])
         above = chord - curves if name.endswith("accuracy") else curves - chord
@@ -170,7 +150,7 @@ def test_ends_have_no_excess_and_no_barrier_is_negative():
     assert (barrier(curves) >= 0).all()
 
 
-def test_interval_covers_the_mean_and_shrinks_with_the_couples():
+def test_the_interval_covers_the_mean_and_shrinks_with_the_number_of_lines():
     rng = np.random.default_rng(0)
     draws = rng.exponential(size=(60, 64))
     many = [mean_interval(values) for values in draws]
@@ -186,10 +166,9 @@ def test_values_the_same_but_for_rounding_have_an_interval_of_no_width(rounding)
 
 
 @pytest.mark.parametrize("variant", ["weights", "activations", "repaired"])
-def test_copies_of_a_network_in_another_order_are_one_network_once_aligned(mirrored, data, variant):
-    layout = small_recipe().treat("standard").layout
-    permuted = mirrored(layout.random_permutations(rng_for(0, "permutation")))
-    result = measure(permuted, "standard", data, variant=variant, points=5)
+def test_copies_of_a_network_in_another_order_are_one_network_once_aligned(replicas, mirror, data, variant):
+    mirror(some_permutations(replicas["standard"]))
+    result = measure_variant(replicas["standard"], data, variant, points=5)
     for name, curves in result.curves.items():
         assert np.ptp(curves, axis=1).max() < 1e-4
         assert result.barriers[name].mean < 1e-4
@@ -197,7 +176,7 @@ def test_copies_of_a_network_in_another_order_are_one_network_once_aligned(mirro
 
 
 def test_aligned_networks_are_nearer_and_repair_starts_from_the_weights(replicas, data):
-    by_variant = {result.variant: result for result in all_variants(replicas, "standard", data, points=5)}
+    by_variant = {result.variant: result for result in measure(replicas["standard"], data, points=5)}
     assert tuple(by_variant) == VARIANTS
     naive, weights, repaired = (by_variant[variant] for variant in ("naive", "weights", "repaired"))
     assert weights.distance["whole"].high < naive.distance["whole"].low
@@ -208,16 +187,17 @@ def test_aligned_networks_are_nearer_and_repair_starts_from_the_weights(replicas
 
 
 def test_distance_is_that_of_the_rows(replicas, data):
-    result = measure(replicas, "w_asymmetric", data, points=3)
-    rows = replicas.rows("w_asymmetric").double()
+    networks = replicas["w_asymmetric"]
+    result = measure_variant(networks, data, points=3)
+    rows = networks.weights[:].double()
     distance = np.array([float((rows[b] - rows[a]).square().sum().sqrt()) for a, b in result.couples])
-    trainable = int(replicas.treated("w_asymmetric").trainable.sum())
+    trainable = int(networks.mask.sum())
     assert result.distance["whole"].mean == pytest.approx(distance.mean(), rel=1e-5)
     assert result.distance["per_parameter"].mean == pytest.approx(distance.mean() / np.sqrt(trainable), rel=1e-5)
 
 
-def test_networks_whose_units_have_activations_of_their_own_are_measured_as_they_are(replicas, data):
-    (result,) = all_variants(replicas, "sigma_asymmetric", data, points=3)
+def test_networks_whose_units_have_activations_of_their_own_are_measured_unchanged(replicas, data):
+    (result,) = measure(replicas["sigma_asymmetric"], data, points=3)
     assert result.variant == "naive"
     with pytest.raises(TaskError, match="permuting hidden units changes what these networks compute"):
-        measure(replicas, "sigma_asymmetric", data, variant="weights", points=3)
+        measure_variant(replicas["sigma_asymmetric"], data, "weights", points=3)

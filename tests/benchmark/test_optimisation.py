@@ -1,22 +1,15 @@
+import shutil
+
 import numpy as np
 import pytest
 
-from benchmark.phenomena.optimisation import GOALS, optimisation, reached
-from tests.scenarios import small_recipe
-from zoo import generate
+from benchmark.phenomena.optimisation import GOALS, measure, reached
 from zoo.errors import TaskError
 
 NAN = np.nan
-TREATMENTS = ("standard", "w_asymmetric")
 
 
-@pytest.fixture(scope="module")
-def varied(tmp_path_factory):
-    training = {"batch_size": 32, "learning_rate": {"log_uniform": [1e-3, 1e-1]}, "epochs": {"integers": [1, 6]}}
-    return generate(small_recipe(12, training=training).only(TREATMENTS), tmp_path_factory.mktemp("zoos") / "varied")
-
-
-def test_without_networks_that_end_early_what_is_left_is_a_plain_share():
+def test_without_networks_that_end_early_the_fraction_left_is_a_plain_count():
     curves = np.array([[0.1, 0.6, 0.9], [0.6, 0.7, 0.7], [0.1, 0.2, 0.6], [0.5, 0.5, 0.5]])
     found = reached(curves, 0.5)
     assert found.networks == 4
@@ -45,20 +38,28 @@ def test_an_accuracy_that_is_lost_again_was_reached():
     assert reached(np.array([[0.1, 0.9, 0.1], [0.1, 0.9, 0.1]]), 0.8).median == 2
 
 
-@pytest.mark.parametrize("treatment", TREATMENTS)
+@pytest.mark.parametrize("treatment", ["standard", "w_asymmetric"])
 def test_findings_are_those_of_the_zoo(varied, treatment):
-    (found,) = optimisation(varied, treatment)
-    assert found.networks == 12
-    assert found.diverged == 12 - len(varied.index(treatment))
+    networks = varied[treatment]
+    (found,) = measure(networks)
+    assert (found.networks, found.diverged) == (12, 0)
     assert [each.goal for each in found.reached] == list(GOALS)
     counts = [each.networks for each in found.reached]
     assert counts == sorted(counts, reverse=True)
-    train, test = (varied.field(treatment, f"{split}_accuracy") for split in ("train", "test"))
+    train, test = (networks[f"{split}_accuracy"] for split in ("train", "test"))
     assert found.final["accuracy_gap"].mean == pytest.approx((train - test).mean(), abs=1e-6)
     assert found.final["train_accuracy"].mean == pytest.approx(train.mean(), abs=1e-6)
 
 
-def test_two_networks_are_the_least(varied, monkeypatch):
-    monkeypatch.setattr(varied, "index", lambda treatment: np.arange(1))
+def test_networks_that_diverged_count_as_not_having_reached_a_goal_and_not_in_the_means(varied, diverge, tmp_path):
+    zoo = diverge(shutil.copytree(varied.folder, tmp_path / "zoo"), "standard", 4)
+    (before,), (found,) = (measure(each["standard"]) for each in (varied, zoo))
+    assert (found.networks, found.diverged) == (12, 1)
+    assert found.reached[0].networks == before.reached[0].networks - 1
+    others = np.delete(varied["standard"]["train_accuracy"], 4)
+    assert found.final["train_accuracy"].mean == pytest.approx(others.mean(), abs=1e-6)
+
+
+def test_two_networks_are_the_least(varied):
     with pytest.raises(TaskError, match="standard has 1 trained networks; 2 or more are needed"):
-        optimisation(varied, "standard")
+        measure(varied["standard"][:1])

@@ -1,64 +1,42 @@
-import json
-from functools import cache
+import shutil
+import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from matplotlib.text import Text
 
-from benchmark.figures import save, styled
 from benchmark.findings import to_json
-from benchmark.inference import langevin
-from benchmark.phenomena import PHENOMENA, bayesian, measure
-from tests.benchmark.conftest import TREATMENTS
+from benchmark.phenomena import PHENOMENA, run
 from tests.scenarios import SETTINGS, small_recipe
 from zoo import generate
+from zoo.errors import TaskError
 from zoo.statistics import Estimate
 
 
-def estimates(value):
-    """Every estimate in what `to_json` gave."""
-    if isinstance(value, dict):
-        if value.keys() == {"mean", "low", "high"}:
-            yield value
-        for part in value.values():
-            yield from estimates(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from estimates(part)
+@dataclass(frozen=True)
+class Count:
+    """The simplest finding of a user's own."""
+
+    treatment: str
+    networks: list[int]
+
+    def headline(self):
+        return f"{len(self.networks)} networks"
 
 
-@pytest.fixture(scope="module")
-def measured(replicas, data):
-    """A function that measures a phenomenon under a treatment, once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bayesian, "CHAIN", langevin.Settings(burn_in=20, every=2, batch_size=50))
-        yield cache(lambda name, treatment: PHENOMENA[name].measure(replicas, treatment, data))
+def count(networks, data):
+    """A user's own phenomenon, which takes nothing else."""
+    return [Count(networks.treatment, networks.pairs.tolist())]
 
 
-@pytest.mark.parametrize("name", PHENOMENA)
-@pytest.mark.parametrize("treatment", TREATMENTS)
-def test_findings_are_json_of_finite_numbers_with_intervals_around_their_means(replicas, measured, name, treatment):
-    findings = measured(name, treatment)
-    values = json.loads(json.dumps(to_json(findings), allow_nan=False))
-    for finding, own in zip(findings, values, strict=True):
-        assert finding.treatment == own["treatment"] == treatment
-        assert own["zoo"] == {"name": "small", "digest": replicas.manifest.digest}
-        assert "\n" not in finding.headline()
-        found = list(estimates(own))
-        assert found or name == "planes"  # of which there is one
-        assert all(each["low"] <= each["mean"] <= each["high"] for each in found)
+def count_and_log(networks, data, *, log):
+    time.sleep(0.5 if networks.treatment == "standard" else 0)  # so that the first treatment is not the first to end
+    log(f"{len(networks)} networks")
+    return count(networks, data)
 
 
-@pytest.mark.parametrize("name", PHENOMENA)
-def test_findings_of_several_treatments_are_drawn_with_their_names(measured, name, tmp_path):
-    findings = [finding for treatment in TREATMENTS[:2] for finding in measured(name, treatment)]
-    with styled():
-        figure = PHENOMENA[name].draw(findings)
-        save(figure, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    texts = {text.get_text() for text in figure.findobj(Text)}
-    assert texts >= set(TREATMENTS[:2])
-    assert any(ax.lines or ax.collections for ax in figure.axes)
+def refuse(networks, data):
+    raise TaskError(f"{networks.treatment} is not liked")
 
 
 def test_json_has_the_numbers_of_arrays_to_four_digits_and_estimates_by_name():
@@ -70,15 +48,34 @@ def test_json_has_the_numbers_of_arrays_to_four_digits_and_estimates_by_name():
     }
 
 
-def test_treatments_are_measured_side_by_side_in_their_order(replicas, data):
-    measured = []
-    for workers in (1, 2):
-        advanced = []
-        findings = measure("optimisation", replicas, data, workers=workers, advance=advanced.append)
-        measured.append(to_json(findings))
-        assert sum(number for number in advanced if isinstance(number, int)) == len(replicas.treatments)
-        assert [finding.treatment for finding in findings] == list(replicas.treatments)
-    assert measured[0] == measured[1]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_users_own_phenomenon_is_measured_in_workers_too_and_treatments_keep_their_order(replicas, data, workers):
+    numbers, lines = [], []
+    findings = run(count_and_log, replicas, data, workers=workers, progress=numbers.append, log=lines.append)
+    assert findings == [Count(treatment, list(range(9))) for treatment in replicas.treatments]
+    assert numbers == [1] * len(replicas.treatments)
+    assert sorted(lines) == sorted(f"{treatment}: 9 networks" for treatment in replicas.treatments)
+
+
+def test_treatments_are_compared_on_the_pairs_that_trained_under_all(replicas, data, diverge, tmp_path):
+    folder = shutil.copytree(replicas.folder, tmp_path / "zoo")
+    diverge(folder, "w_asymmetric", 2)
+    zoo = diverge(folder, "sigma_asymmetric", 7)
+    assert {tuple(finding.networks) for finding in run(count, zoo, data)} == {(0, 1, 3, 4, 5, 6, 8)}
+    diverged = {f.treatment: f.diverged for f in run(PHENOMENA["optimisation"].measure, zoo, data)}
+    assert diverged == {"standard": 0, "w_asymmetric": 1, "sigma_asymmetric": 1, "w_initialised": 0}
+
+
+def test_a_treatment_whose_networks_diverged_is_left_out_and_does_not_empty_the_others(
+    replicas, data, diverge, tmp_path
+):
+    folder, left = shutil.copytree(replicas.folder, tmp_path / "zoo"), {}
+    for pair in range(8):
+        zoo = diverge(folder, "w_asymmetric", pair)
+    findings = run(count, zoo, data, left_out=left.__setitem__)
+    assert findings == [Count(name, list(range(9))) for name in zoo.treatments if name != "w_asymmetric"]
+    assert list(left) == ["w_asymmetric"]
+    assert "w_asymmetric has 1 trained networks; 2 or more are needed" in str(left["w_asymmetric"])
 
 
 def test_treatments_that_cannot_be_measured_are_left_out_with_the_reason(tmp_path, data):
@@ -86,7 +83,12 @@ def test_treatments_that_cannot_be_measured_are_left_out_with_the_reason(tmp_pat
     training = {"batch_size": 32, "learning_rate": 1e-2, "epochs": 1}
     recipe = small_recipe(4, training=training, treatments={"standard": SETTINGS["standard"], "own": own})
     zoo, left = generate(recipe, tmp_path / "zoo"), {}
-    found = measure("merging", zoo, data, advance=lambda progress: None, left_out=left.__setitem__)
+    found = run(PHENOMENA["merging"].measure, zoo, data, left_out=left.__setitem__)
     assert {finding.treatment for finding in found} == {"standard"}
     assert list(left) == ["own"]
     assert "have their own activations" in str(left["own"])
+
+
+def test_the_first_reason_is_raised_if_no_treatment_can_be_measured(replicas, data):
+    with pytest.raises(TaskError, match="standard is not liked"):
+        run(refuse, replicas, data)

@@ -7,9 +7,8 @@ from scipy.stats import mannwhitneyu
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 
-from benchmark.predictive import detection, disagreement, measure, predict, predictive_divergence, probabilities
+from benchmark.predictive import detection, disagreement, predict, predictive_divergence, probabilities, quality
 from tests.scenarios import NETWORKS, some_thetas, treat
-from zoo.networks.stack import Stack
 
 
 def some_probabilities(networks=3, examples=400, classes=5, seed=0):
@@ -38,7 +37,7 @@ def test_measures_are_those_of_pytorch_and_of_bins_one_by_one():
     generator = torch.Generator().manual_seed(0)
     p = torch.randn(3, 400, 5, generator=generator, dtype=torch.float64).mul(2).softmax(-1)
     y = torch.randint(5, (400,), generator=generator)
-    found = measure(p, y)
+    found = quality(p, y)
     for k in range(3):
         for name, value in plainly(p[k], y).items():
             assert found[name][k] == pytest.approx(value)
@@ -46,14 +45,14 @@ def test_measures_are_those_of_pytorch_and_of_bins_one_by_one():
 
 def test_sure_and_wrong_is_an_error_of_one_and_sure_and_right_of_none():
     p = torch.eye(3).expand(2, 3, 3)
-    assert measure(p, torch.arange(3))["calibration_error"].tolist() == [0, 0]
-    wrong = measure(p, torch.tensor([1, 2, 0]))
+    assert quality(p, torch.arange(3))["calibration_error"].tolist() == [0, 0]
+    wrong = quality(p, torch.tensor([1, 2, 0]))
     assert wrong["calibration_error"].tolist() == [1, 1]
     assert wrong["brier"].tolist() == [2, 2]
     assert np.isfinite(wrong["loss"]).all()
 
 
-def test_detection_is_the_chance_that_the_data_is_met_with_more_confidence():
+def test_detection_is_the_probability_of_more_confidence_on_the_data_than_elsewhere():
     inside, outside = some_probabilities(), some_probabilities(examples=100, seed=1) ** 0.5
     outside = outside / outside.sum(-1, keepdim=True)
     found = detection(inside, outside)
@@ -72,15 +71,15 @@ def test_predictive_divergence_is_the_symmetrised_one_of_categorical_distributio
     assert predictive_divergence(p, p).tolist() == [0, 0, 0]
 
 
-def test_disagreement_is_the_mean_over_couples():
+def test_disagreement_is_the_mean_over_any_two_networks():
     p = some_probabilities(networks=4)
-    couples = [(a.argmax(-1) != b.argmax(-1)).double().mean() for a, b in itertools.combinations(p, 2)]
-    assert disagreement(p) == pytest.approx(float(sum(couples) / len(couples)))
+    each = [(a.argmax(-1) != b.argmax(-1)).double().mean() for a, b in itertools.combinations(p, 2)]
+    assert disagreement(p) == pytest.approx(float(sum(each) / len(each)))
 
 
 def test_predictions_are_means_over_the_networks_drawn():
     treated = treat("w_asymmetric", dtype=torch.float64)
-    rows, x = treated.rows(some_thetas(treated, 6)).view(2, 3, -1), NETWORKS["mlp"].examples(7)
+    rows, x = treated.to_rows(some_thetas(treated, 6)).view(2, 3, -1), NETWORKS["mlp"].examples(7)
 
     class Three:
         """Draws three networks of each posterior in turn."""
@@ -93,12 +92,12 @@ def test_predictions_are_means_over_the_networks_drawn():
 
     found = predict(Three(), treated, x, 3, torch.Generator())
     for k in range(2):
-        each = [Stack(rows[k, s][None], treated.module, treated.layout).network(0)(x).softmax(-1) for s in range(3)]
+        each = [treated.stack(rows[k]).network(s)(x).softmax(-1) for s in range(3)]
         torch.testing.assert_close(found[k], sum(each).detach() / 3)
 
 
 def test_probabilities_are_of_all_examples_and_add_up_to_one():
     treated = treat("standard", dtype=torch.float64)
-    p = probabilities(Stack(some_thetas(treated, 3), treated.module, treated.layout), NETWORKS["mlp"].examples(9))
+    p = probabilities(treated.stack(some_thetas(treated, 3)), NETWORKS["mlp"].examples(9))
     assert p.shape == (3, 9, 4)
     torch.testing.assert_close(p.sum(-1), torch.ones(3, 9).double())

@@ -30,7 +30,8 @@ def made(tmp_path_factory):
         settings = Settings(epochs=3)
         patch.setattr(quickstart, "TREATMENTS", TREATMENTS)
         patch.setattr(quickstart, "_recipe", brief)
-        patch.setattr(quickstart, "evaluate_model", partial(quickstart.evaluate_model, seeds=2, settings=settings))
+        patch.setattr(quickstart, "SEEDS", 2)
+        patch.setattr(quickstart, "evaluate", partial(quickstart.evaluate, settings=settings))
         patch.setattr(statistics, "RESAMPLES", 20)
         patch.setenv("OMP_NUM_THREADS", "1")
 
@@ -67,7 +68,7 @@ def test_quickstart_leaves_two_zoos_results_and_a_report(made):
         zoo = open_zoo(out / name)
         assert (len(zoo), zoo.treatments, zoo.name) == (pairs, TREATMENTS, name)
     values = read(out / "results.json")
-    cells = [(result["treatment"], result["model"]) for result in values["metanetworks"]]
+    cells = [(*result["task"]["learn_from"], result["model"]) for result in values["metanetworks"]]
     assert cells == [(treatment, model) for treatment in TREATMENTS for model in quickstart.MODELS]
     assert {*quickstart.MODELS} <= {"mean", *MODELS}
     assert [result["treatment"] for result in values["mode_connectivity"]] == list(TREATMENTS)
@@ -129,7 +130,7 @@ def test_what_a_zoo_has_too_few_networks_for_is_left_out(made, few, tmp_path, ca
     ("arguments", "fact"),
     [
         (["quickstart", "--pairs", 8, "--out", "{few}"], "--pairs"),
-        (["quickstart", "--pairs", 24, "--out", "{few}"], "holds a zoo of another recipe, training differs"),
+        (["quickstart", "--pairs", 24, "--out", "{few}"], "holds a zoo of another recipe: training differs"),
         (
             ["benchmark", "run", "{few}/digits-mlp", "--out", "{few}", "--only", "merging"],
             "good networks; 4 or more are needed: asymzoo zoo generate digits-mlp with more --pairs",

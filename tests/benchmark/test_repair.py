@@ -7,7 +7,6 @@ from benchmark.repair import norms_of, repair
 from tests.benchmark.test_alignment import some_stack
 from tests.scenarios import NETWORKS
 from zoo.errors import TaskError
-from zoo.networks.stack import Stack
 
 WITH_NORMS = pytest.mark.parametrize("network", ["mlp", "cnn_norm", "resnet8", "resnet14"])
 T = torch.tensor([0.0, 0.5, 0.75, 1.0], dtype=torch.float64)
@@ -17,7 +16,7 @@ def between(network):
     """Networks on the line between each of two ends, and the examples to measure them on."""
     a, b = (some_stack(network, len(T), seed=seed) for seed in (0, 1))
     rows = (1 - T[:, None]) * a.rows + T[:, None] * b.rows
-    return Stack(rows, a.module, a.layout), (a, b), NETWORKS[network].examples(50)
+    return a.with_rows(rows), (a, b), NETWORKS[network].examples(50)
 
 
 def spread(stack, x):
@@ -37,7 +36,7 @@ def test_each_unit_has_the_mean_and_deviation_between_those_of_the_ends(network)
 
 
 @WITH_NORMS
-def test_the_ends_stay_as_they_are_and_norms_alone_change_between(network):
+def test_the_ends_are_unchanged_and_norms_alone_change_between_them(network):
     stack, ends, x = between(network)
     repaired = repair(stack, ends, T, x)
     torch.testing.assert_close(repaired.logits(x)[[0, 3]], stack.logits(x)[[0, 3]])
@@ -46,7 +45,7 @@ def test_the_ends_stay_as_they_are_and_norms_alone_change_between(network):
         assert torch.equal(before, after) != parameter.role.startswith("norm")
 
 
-def test_a_unit_that_never_moves_is_left_without_spread():
+def test_a_unit_of_constant_output_is_left_without_spread():
     stack, ends, x = between("mlp")
     silent = stack.layout.slices["hidden.0.norm.weight"]
     for rows in (stack.rows, *(end.rows for end in ends)):
@@ -66,6 +65,5 @@ def test_networks_do_not_depend_on_those_beside_them():
     stack, ends, x = between("mlp")
     whole = repair(stack, ends, T, x).rows
     for k in range(len(T)):
-        own = slice(k, k + 1)
-        alone, a, b = (Stack(s.rows[own], s.module, s.layout) for s in (stack, *ends))
-        assert np.allclose(repair(alone, (a, b), T[own], x).rows, whole[own], atol=1e-12)
+        alone, a, b = (each.take(k) for each in (stack, *ends))
+        assert np.allclose(repair(alone, (a, b), T[k : k + 1], x).rows, whole[k : k + 1], atol=1e-12)

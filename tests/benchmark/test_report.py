@@ -13,6 +13,7 @@ from benchmark.report import (
 from metanets.evaluation import Result
 from metanets.metrics import METRICS
 from metanets.settings import Settings
+from metanets.tasks import Task, TaskData
 from tests.scenarios import small_recipe
 from zoo import generate, open_zoo
 from zoo.statistics import Estimate
@@ -32,9 +33,8 @@ def some_result(model, treatment, rank):
     predicted = np.stack([true + 0.01 * rank, true - 0.03])
     return Result(
         model=model,
-        treatment=treatment,
-        task="test_accuracy",
-        tested_on=treatment,
+        task=Task(recipe="small", learn_from=(treatment,)),
+        data=TaskData(recipe="0", pairs=48),
         networks={"train": 24, "validation": 12, "test": 12},
         seeds=2,
         parameters=7,
@@ -43,7 +43,6 @@ def some_result(model, treatment, rank):
         true=true.tolist(),
         predicted=predicted.tolist(),
         settings=Settings(),
-        zoo={"name": "small", "digest": "0"},
     )
 
 
@@ -134,10 +133,10 @@ def test_report_has_every_estimate_with_its_interval_in_its_place(report, small_
         for model in ("mean", *MODELS):
             row = [model, *(str(by_cell[model, treatment].metrics[metric]) for treatment in TREATMENTS)]
             assert row in [cells[i : i + len(row)] for i in range(len(cells))]
-    for name, key in (("test loss, nats", "test_loss"), ("train accuracy, share", "train_accuracy")):
+    for name, key in (("test loss, nats", "test_loss"), ("train accuracy, fraction", "train_accuracy")):
         start = cells.index(name)
         assert cells[start + 1 : start + 3] == [str(c.barriers[key]) for c in CONNECTIVITY]
-    start = cells.index("test loss, middle")
+    start = cells.index("test loss, middle of the line")
     assert cells[start + 1 : start + 3] == [str(c.midpoints["test_loss"]) for c in CONNECTIVITY]
     for treatment in TREATMENTS:
         assert cells.count(treatment) == 3
@@ -161,7 +160,7 @@ def test_histograms_have_a_panel_for_each_treatment_and_count_every_trained_netw
     for panel, treatment in zip(panels, small_zoo.treatments, strict=True):
         counts = np.array([bar.get_height() for bar in panel.patches])
         bins = [bar.get_x() for bar in panel.patches]
-        accuracies = 100 * small_zoo.field(treatment, "test_accuracy")[small_zoo.index(treatment)]
+        accuracies = 100 * small_zoo[treatment]["test_accuracy"]
         assert counts.sum() == len(accuracies) > 0
         assert np.array_equal(counts, np.histogram(accuracies, [*bins, 100])[0])
 
@@ -181,10 +180,10 @@ def test_predictions_have_a_panel_for_each_treatment_and_metanetwork():
         assert np.allclose(y, 100 * np.mean(by_cell[cell].predicted, 0))
 
 
-def test_lines_have_a_panel_for_each_treatment_with_every_couple_and_the_mean():
+def test_lines_have_a_panel_for_each_treatment_with_every_line_and_the_mean():
     panels = draw(CONNECTIVITY).axes
     assert [panel.get_title() for panel in panels] == list(TREATMENTS)
     for panel, result in zip(panels, CONNECTIVITY, strict=True):
-        *couples, mean = [line.get_ydata() for line in panel.lines]
-        assert np.array_equal(couples, result.curves["test_loss"])
+        *lines, mean = [line.get_ydata() for line in panel.lines]
+        assert np.array_equal(lines, result.curves["test_loss"])
         assert np.allclose(mean, result.curves["test_loss"].mean(0))

@@ -12,14 +12,13 @@ from tests.scenarios import CLASSES, NETWORKS, some_thetas, treat
 from zoo.networks.architectures import ARCHITECTURES
 from zoo.networks.architectures.base import ACTIVATIONS
 from zoo.networks.parameters import ParameterLayout
-from zoo.networks.stack import Stack
 
 EVERY = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 
 
 def standard_stack(network, networks=3):
     treated = treat("standard", network, dtype=torch.float64)
-    return Stack(some_thetas(treated, networks), treated.module, treated.layout)
+    return treated.stack(some_thetas(treated, networks))
 
 
 def test_every_architecture_has_a_scenario():
@@ -77,7 +76,7 @@ def test_permuting_one_tensor_alone_changes_logits(network):
     for weight in stack.layout.weights[:-1]:
         tensors = stack.layout.unflatten(stack.rows.clone())
         tensors[weight.name] = tensors[weight.name].roll(1, dims=1)
-        moved = Stack(stack.layout.flatten(tensors), stack.module, stack.layout)
+        moved = stack.with_rows(stack.layout.flatten(tensors))
         assert (moved.logits(x) - stack.logits(x)).abs().max() > 1e-4
 
 

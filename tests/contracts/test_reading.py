@@ -37,14 +37,15 @@ import numpy as np
 
 opened = zoo.open_zoo(arguments[0])
 for treatment in opened.treatments:
-    rows, layout = opened.rows(treatment), opened.layout(treatment)
+    networks = opened[treatment]
+    rows, layout = networks.weights[:], networks.layout
     permuted = layout.permute(rows, layout.random_permutations(np.random.default_rng(0)))
     found[treatment] = {
         "rows": float(rows.double().sum()),
         "permuted": float(permuted.double().sum()),
-        "field": float(opened.field(treatment, "test_accuracy").sum()),
-        "index": opened.index(treatment, "train").tolist(),
-        "trainable": [int(opened.treated(treatment, index).trainable.sum()) for index in (None, [0])],
+        "column": float(networks["test_accuracy"].sum()),
+        "train": networks.split("train").pairs.tolist(),
+        "trainable": [int(mask.sum()) for mask in (networks.mask, networks[[0]].treated.mask)],
     }
 print(json.dumps(found))
 """
@@ -104,12 +105,12 @@ def read(planted_zoo):
 
 def test_a_zoo_is_read_without_the_libraries_that_make_and_share_zoos(read, planted_zoo):
     for treatment in planted_zoo.treatments:
-        rows, found = planted_zoo.rows(treatment), read[treatment]
+        rows, found = planted_zoo[treatment].weights[:], read[treatment]
         assert found["rows"] == float(rows.double().sum())
         assert found["permuted"] == pytest.approx(found["rows"])
-        assert found["field"] == float(planted_zoo.field(treatment, "test_accuracy").sum())
-        assert found["index"] == planted_zoo.index(treatment, "train").tolist()
-        assert found["trainable"] == [int(planted_zoo.treated(treatment).trainable.sum())] * 2
+        assert found["column"] == float(planted_zoo[treatment]["test_accuracy"].sum())
+        assert found["train"] == planted_zoo[treatment].split("train").pairs.tolist()
+        assert found["trainable"] == [int(planted_zoo[treatment].mask.sum())] * 2
 
 
 def test_import_zoo_imports_no_library(read):

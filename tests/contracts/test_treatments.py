@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tests.scenarios import NETWORKS, SETTINGS, some_thetas, treat, treatment_of
-from zoo.networks.stack import Stack
 from zoo.seeds import rng_for
 from zoo.treatments import TREATMENTS, Treated
 
@@ -21,7 +20,7 @@ def test_every_treatment_has_a_scenario():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_stack_gives_the_logits_of_each_network_run_alone(setting, network):
     treated, x = treat(setting, network, dtype=torch.float64), NETWORKS[network].examples()
-    stack = Stack(treated.rows(some_thetas(treated)), treated.module, treated.layout)
+    stack = treated.stack(treated.to_rows(some_thetas(treated)))
     alone = torch.stack([stack.network(k)(x) for k in range(len(stack))])
     torch.testing.assert_close(stack.logits(x), alone, rtol=1e-10, atol=1e-10)
     assert (alone[0] - alone[1]).abs().max() > 1e-3
@@ -32,9 +31,9 @@ def test_stack_gives_the_logits_of_each_network_run_alone(setting, network):
 def test_fixed_entries_are_the_constants_whatever_theta_is(setting, network):
     treated = treat(setting, network)
     theta = 1e3 * torch.randn(2, treated.layout.size, generator=torch.Generator().manual_seed(0))
-    rows, fixed = treated.rows(theta), ~treated.trainable
-    assert torch.equal(treated.rows(treated.thetas(theta)), rows)
-    assert treated.thetas(theta)[:, fixed].eq(0).all()
+    rows, fixed = treated.to_rows(theta), ~treated.mask
+    assert torch.equal(treated.to_rows(treated.keep_trainable(theta)), rows)
+    assert treated.keep_trainable(theta)[:, fixed].eq(0).all()
     if fixed.any():
         assert treated.constants is not None
         assert torch.equal(rows[:, fixed], treated.constants[fixed].expand(2, -1))
@@ -45,8 +44,8 @@ def test_fixed_entries_are_the_constants_whatever_theta_is(setting, network):
 def test_only_trainable_entries_have_gradients_and_theirs_are_one(setting, network):
     treated = treat(setting, network, dtype=torch.float64)
     theta = some_thetas(treated, 2).requires_grad_()
-    treated.rows(theta).sum().backward()
-    assert torch.equal(theta.grad, treated.trainable.double().expand(2, -1))
+    treated.to_rows(theta).sum().backward()
+    assert torch.equal(theta.grad, treated.mask.double().expand(2, -1))
 
 
 @EVERY
@@ -54,7 +53,7 @@ def test_only_trainable_entries_have_gradients_and_theirs_are_one(setting, netwo
 def test_treated_state_dict_fits_the_plain_architecture(setting, network):
     treated = treat(setting, network)
     plain = treatment_of(setting).architecture(NETWORKS[network].name, NETWORKS[network].arguments)
-    stack = Stack(treated.rows(some_thetas(treated, 1, dtype=torch.float32)), treated.module, treated.layout)
+    stack = treated.stack(treated.to_rows(some_thetas(treated, 1, dtype=torch.float32)))
     state = stack.network(0).state_dict()
     plain.load_state_dict(state, strict=True)
     assert torch.equal(treated.layout.flatten(plain.state_dict()), stack.rows[0])
@@ -67,16 +66,16 @@ def test_what_a_zoo_holds_rebuilds_the_treatment(setting, network):
     treatment, x = treatment_of(setting), scenario.examples().float()
     again = Treated.of(treatment, scenario.name, scenario.arguments, seed=99, held=treated.held)
     theta = some_thetas(treated, dtype=torch.float32)
-    logits = [Stack(t.rows(theta), t.module, t.layout).logits(x) for t in (treated, again)]
+    logits = [t.stack(t.to_rows(theta)).logits(x) for t in (treated, again)]
     assert torch.equal(*logits)
     assert torch.equal(treated.decay, again.decay)
-    assert torch.equal(treated.trainable, again.trainable)
+    assert torch.equal(treated.mask, again.mask)
 
 
 @EVERY
 def test_moving_a_treatment_leaves_the_original_as_it_was(setting):
     treated, x = treat(setting), NETWORKS["mlp"].examples().float()
-    stack = Stack(treated.rows(some_thetas(treated, dtype=torch.float32)), treated.module, treated.layout)
+    stack = treated.stack(treated.to_rows(some_thetas(treated, dtype=torch.float32)))
     before = stack.logits(x)
     treated.to("cpu", torch.float64)
     assert torch.equal(stack.logits(x), before)
@@ -88,7 +87,7 @@ def test_start_keeps_the_numbers_that_treatments_share_where_entries_are_free(se
     initial = treated.layout.draw_initial(rng_for(0, "initial", 0))
     start = treatment_of(setting).start(initial, treated.layout, 0, 0)
     assert start.shape == initial.shape
-    free = treated.trainable
+    free = treated.mask
     if SETTINGS[setting]["kind"] == "w_initialised":
         free = start == initial
         assert (~free).sum() == 2 * sum(weight.shape[0] for weight in treated.layout.weights)

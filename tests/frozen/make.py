@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from metanets import Settings, train_model
+from metanets import Settings, Task, train
 from zoo import Recipe, Zoo, generate, load_data
 from zoo.sharing.export import export_zoo
+from zoo.store.columns import WEIGHTS
 
 RECIPE = {
     "name": "frozen",
@@ -33,11 +34,11 @@ def facts(zoo: Zoo) -> dict[str, dict[str, list[float]]]:
     x = load_data("digits").test_x[:8]
     found = {}
     for treatment in zoo.treatments:
-        numbers = [name for name in zoo.fields(treatment) if zoo.field(treatment, name).dtype.kind in "iuf"]
-        sums = {name: [float(torch.from_numpy(zoo.field(treatment, name)).double().nansum())] for name in numbers}
-        sums["weights"] = zoo.rows(treatment).double().sum(1).tolist()
-        sums["initial_weights"] = zoo.rows(treatment, initial=True).double().sum(1).tolist()
-        found[treatment] = sums | {"logits": zoo.stack(treatment).logits(x).double().sum((1, 2)).tolist()}
+        networks = zoo.networks(treatment, diverged=True)
+        numbers = [name for name in networks.columns if networks[name].dtype.kind in "iuf"]
+        sums = {name: [float(torch.from_numpy(networks[name]).double().nansum())] for name in numbers}
+        sums |= {name: torch.from_numpy(networks[name]).double().sum(1).tolist() for name in WEIGHTS}
+        found[treatment] = sums | {"logits": networks.stack().logits(x).double().sum((1, 2)).tolist()}
     return found
 
 
@@ -45,9 +46,10 @@ def main(folder: Path) -> None:
     """Write all files into a new folder."""
     zoo = generate(Recipe.read(RECIPE), folder / "zoo", shard_pairs=8)
     export_zoo(zoo, folder / "export")
-    (metanet,) = train_model(zoo, "standard", "statnn", settings=Settings(epochs=2, options={"hidden": 4}))
+    task, settings = Task(recipe=zoo.name, learn_from=("standard",)), Settings(epochs=2, options={"hidden": 4})
+    (metanet,) = train(task, zoo, "statnn", settings=settings)
     metanet.save(folder / "statnn.safetensors")
-    known = {"zoo": facts(zoo), "statnn": metanet.predict(zoo.rows("standard")).tolist()}
+    known = {"zoo": facts(zoo), "statnn": metanet.predict(zoo["standard"].weights[:]).tolist()}
     (folder / "facts.json").write_text(json.dumps(known, indent=1))
 
 

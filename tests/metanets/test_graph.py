@@ -17,7 +17,7 @@ RESIDUAL = KINDS.index("residual")
 
 def graph_of(network, setting="standard"):
     treated = treat(setting, network)
-    return treated.layout, ParameterGraph(treated.layout, treated.trainable)
+    return treated.layout, ParameterGraph(treated.layout, treated.mask)
 
 
 def kinds(graph):
@@ -98,10 +98,10 @@ def test_a_residual_addition_is_an_edge_of_value_one_from_each_unit_of_a_stream_
 @ON_EVERY_NETWORK
 def test_fixed_entries_are_marked_where_they_stand(network):
     treated = treat("w_asymmetric", network)
-    graph = ParameterGraph(treated.layout, treated.trainable)
-    assert not treated.trainable.all()
+    graph = ParameterGraph(treated.layout, treated.mask)
+    assert not treated.mask.all()
     marks = graph.edge_code[:, len(KINDS) + DEPTH_CODE :]
-    as_values = graph((~treated.trainable).float()[None]).edge_attr[:, 0]
+    as_values = graph((~treated.mask).float()[None]).edge_attr[:, 0]
     trained = kinds(graph) != RESIDUAL
     assert torch.equal(marks[trained], as_values[trained])
     assert not marks[~trained].any()

@@ -2,8 +2,21 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss as sklearn_log_loss
 
-from metanets.metrics import METRICS, kendall_tau, kendall_tau_of_good, r2, rmse, selection_score
+from metanets.metrics import (
+    CLASS_METRICS,
+    METRICS,
+    accuracy,
+    kendall_tau,
+    kendall_tau_of_good,
+    log_loss,
+    metrics_of,
+    r2,
+    rmse,
+    selection_score,
+)
+from zoo import statistics
 from zoo.statistics import Estimate, difference, estimate
 
 
@@ -59,6 +72,55 @@ def test_rmse_is_in_the_units_of_the_target():
     assert r2(true, predicted) == pytest.approx(1 - rmse(true, predicted) ** 2 / true.var())
 
 
+def some_classes(networks=40, classes=3, dtype=np.float64):
+    """Classes, and probabilities that know something of them."""
+    rng = np.random.default_rng(2)
+    true = rng.integers(0, classes, networks)
+    z = rng.normal(size=(networks, classes)) + 2 * np.eye(classes)[true]
+    return true, (np.exp(z) / np.exp(z).sum(1, keepdims=True)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_accuracy_and_log_loss_of_classes_are_their_closed_forms(dtype):
+    true, predicted = some_classes(dtype=dtype)
+    likeliest = [max(range(3), key=lambda c: row[c]) for row in predicted]
+    assert accuracy(true, predicted) == np.mean([c == t for c, t in zip(likeliest, true, strict=True)])
+    assert log_loss(true, predicted) == pytest.approx(
+        np.mean([-np.log(p[t]) for p, t in zip(predicted, true, strict=True)])
+    )
+    assert log_loss(true, predicted.astype(np.float32).astype(np.float64)) == pytest.approx(
+        log_loss(true, predicted), rel=1e-5
+    )
+
+
+def test_ties_are_predicted_as_the_first_class():
+    predicted = np.array([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [1 / 3, 1 / 3, 1 / 3]])
+    assert accuracy(np.array([0, 1, 0]), predicted) == 1
+    assert accuracy(np.array([1, 2, 2]), predicted) == 0
+
+
+def test_a_class_that_no_network_has_counts_nothing():
+    true, predicted = some_classes()
+    few = true < 2
+    expected = sklearn_log_loss(true[few], predicted[few], labels=[0, 1, 2])
+    assert log_loss(true[few], predicted[few]) == pytest.approx(expected)
+
+
+def test_metrics_are_those_that_fit_predictions():
+    assert metrics_of(np.zeros(4)) is METRICS
+    assert metrics_of(np.zeros((4, 2))) is CLASS_METRICS
+
+
+def test_classes_are_chosen_by_log_loss():
+    true, predicted = some_classes()
+    assert selection_score(true, predicted) == -log_loss(true, predicted)
+    sharper = predicted**2 / (predicted**2).sum(1, keepdims=True)
+    assert accuracy(true, sharper) == accuracy(true, predicted)
+    assert selection_score(true, sharper) != selection_score(true, predicted)
+    predicted[0, 0] = np.nan
+    assert selection_score(true, predicted) == -np.inf
+
+
 def test_epochs_are_chosen_by_size_of_errors_and_by_order_alike_and_never_where_predictions_are_not_finite():
     true, predicted = true_and_predicted(ties=False)
     assert selection_score(true, true) == 1
@@ -73,6 +135,16 @@ def test_predictions_all_the_same_have_kendall_tau_zero():
     true, _ = true_and_predicted(ties=False)
     assert kendall_tau(true, np.full_like(true, 0.3)) == 0
     assert estimate(kendall_tau, true, np.full((3, 40), 0.3)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", CLASS_METRICS)
+def test_estimates_of_classes_have_the_mean_over_seeds_within_their_interval(name, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)
+    true, predicted = some_classes()
+    seeds = np.stack([predicted, predicted**2 / (predicted**2).sum(1, keepdims=True), np.roll(predicted, 1, 1)])
+    mean, low, high = estimate(CLASS_METRICS[name], true, seeds)
+    assert mean == pytest.approx(np.mean([CLASS_METRICS[name](true, p) for p in seeds]))
+    assert low < mean < high
 
 
 @pytest.mark.parametrize("name", METRICS)

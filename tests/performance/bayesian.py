@@ -19,7 +19,6 @@ from torch.nn import functional
 from benchmark.cli import keep_freed_memory
 from benchmark.inference.variational import Settings, fit
 from zoo.data import Data, load_data
-from zoo.networks.stack import Stack
 from zoo.recipes.recipe import Recipe
 from zoo.training.generation import start_rows
 from zoo.training.training import batches
@@ -34,7 +33,7 @@ CASES = [  # recipe, K, and how
 
 
 class Random(nn.Module):
-    """A linear map whose weights each example draws for itself."""
+    """A linear map whose weights are drawn for each example."""
 
     def __init__(self, layer: nn.Linear, settings: Settings) -> None:
         super().__init__()
@@ -95,12 +94,12 @@ def work(name: str, networks: int, settings: Settings, barrier: Any, results: An
     torch.set_num_threads(1)
     recipe, data, pairs = Recipe.load(name), load_data("digits"), range(networks)
     treated = recipe.treat("standard")
-    start = treated.rows(start_rows(recipe, "standard", treated, pairs))
-    stack = Stack(start, treated.module, treated.layout)
+    start = treated.to_rows(start_rows(recipe, "standard", treated, pairs))
+    stack = treated.stack(start)
     sides = (
-        lambda: fit(treated, start, data, settings, seed=0, pairs=pairs),
+        lambda: fit(treated, start, data, settings, pairs=pairs),
         lambda: [train_one(stack.network(k), data, settings, k) for k in pairs],
-        lambda: [fit(treated, start[k : k + 1], data, settings, seed=0, pairs=[k]) for k in pairs],
+        lambda: [fit(treated, start[k : k + 1], data, settings, pairs=[k]) for k in pairs],
     )
     for side in sides:
         side()

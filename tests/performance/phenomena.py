@@ -1,8 +1,8 @@
 """How many times faster lines between networks are measured as stacks than the plain way. Prints JSON.
 
-The plain way is that of the paper's code: for every couple and every point `load_state_dict` with the interpolated
-weights, then a loop over batches of 64, train and test. The paper's MLP is given noise. Also: the seconds that 100
-couples of it take to align. Each side in turns, one thread.
+The plain way is that of the paper's code: for every line and every point `load_state_dict` with the interpolated
+weights, then a loop over batches of 64, train and test. The paper's MLP is given noise. Also: the seconds that it takes
+to align 100 networks of it, each with another one. Each side in turns, one thread.
 """
 
 import copy
@@ -22,9 +22,9 @@ from zoo.recipes.recipe import Recipe
 from zoo.training.generation import start_rows
 
 ROUNDS = 5
-COUPLES = {"digits-mlp": 64, "digits-mlp-replicas": 64, "mnist-mlp-replicas": 2}
+LINES = {"digits-mlp": 64, "digits-mlp-replicas": 64, "mnist-mlp-replicas": 2}
 POINTS = 25
-ALIGNED = 100
+ALIGNED = 100  # networks whose seconds are reported
 MEASURED = 10  # of these, the first
 
 Curves = dict[str, np.ndarray]
@@ -34,18 +34,14 @@ def networks(name: str, count: int) -> Stack:
     """Networks at their start; how well they do does not matter here."""
     recipe = Recipe.load(name)
     treated = recipe.treat("standard")
-    return Stack(start_rows(recipe, "standard", treated, range(count)), treated.module, treated.layout)
-
-
-def part(stack: Stack, some: slice) -> Stack:
-    return Stack(stack.rows[some], stack.module, stack.layout)
+    return treated.stack(start_rows(recipe, "standard", treated, range(count)))
 
 
 def ours(a: Stack, b: Stack, data: Data) -> Curves:
     """Lines as stacks, as many at once as phenomena take."""
     portion = max(1, stack_size(a.module, a.layout, "cpu") // POINTS)
     parts = [
-        measure_lines(part(a, slice(k, k + portion)), part(b, slice(k, k + portion)), data, POINTS)
+        measure_lines(a.take(slice(k, k + portion)), b.take(slice(k, k + portion)), data, POINTS)
         for k in range(0, len(a), portion)
     ]
     return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
@@ -85,16 +81,16 @@ def noise(examples: int = 2000) -> Data:
 
 
 def compare_lines(name: str) -> dict[str, object]:
-    """Both ways on the same couples."""
+    """Both ways on the same lines."""
     data = noise() if name.startswith("mnist") else load_data("digits")
-    both = networks(name, 2 * COUPLES[name])
-    a, b = part(both, slice(0, None, 2)), part(both, slice(1, None, 2))
+    ends = networks(name, 2 * LINES[name])
+    a, b = ends.take(slice(0, None, 2)), ends.take(slice(1, None, 2))
     one, other = ours(a, b, data), plain(a, b, data)
     rounds = np.array([(seconds(lambda: ours(a, b, data)), seconds(lambda: plain(a, b, data))) for _ in range(ROUNDS)])
     return {
         "what": "lines",
         "recipe": name,
-        "couples": len(a),
+        "lines": len(a),
         "seconds": np.median(rounds, 0).round(2).tolist(),
         "ratio": round(float(np.median(rounds[:, 1] / rounds[:, 0])), 2),
         "greatest_difference": max(float(np.abs(one[curve] - other[curve]).max()) for curve in one),
@@ -102,13 +98,13 @@ def compare_lines(name: str) -> dict[str, object]:
 
 
 def align_many() -> dict[str, object]:
-    """The paper's MLP, 784-512-512-512-10, a couple at a time, as phenomena do."""
-    both, rng = networks("mnist-mlp-replicas", 2 * MEASURED), np.random.default_rng(0)
-    couples = both.rows.unflatten(0, (-1, 2)).unbind()
-    taken = seconds(lambda: [weight_matching(both.layout, a[None], b[None], rng) for a, b in couples])
-    return {"what": "alignment", "couples": ALIGNED, "seconds_of_one_core": round(taken * ALIGNED / MEASURED, 1)}
+    """The paper's MLP, 784-512-512-512-10, each network with another, one after the other as phenomena do."""
+    stack, rng = networks("mnist-mlp-replicas", 2 * MEASURED), np.random.default_rng(0)
+    ends = stack.rows.unflatten(0, (-1, 2)).unbind()
+    taken = seconds(lambda: [weight_matching(stack.layout, a[None], b[None], rng) for a, b in ends])
+    return {"what": "alignment", "networks": ALIGNED, "seconds_of_one_core": round(taken * ALIGNED / MEASURED, 1)}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps([*map(compare_lines, COUPLES), align_many()], indent=1))
+    print(json.dumps([*map(compare_lines, LINES), align_many()], indent=1))

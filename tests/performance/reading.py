@@ -29,19 +29,18 @@ def main() -> None:
         folder = Path(name)
         rows = rng.standard_normal((PAIRS, size), dtype=np.float32)
         np.save(folder / "rows.npy", rows)
-        mode, manifest = mode_here("cpu", ""), begin(recipe, [KNOWN["weights"]])
-        step = 250
-        files = [
-            write_shard(folder, manifest, "standard", range(i, i + step), {"weights": rows[i : i + step]}, mode)
-            for i in range(0, PAIRS, step)
-        ]
+        mode, manifest = mode_here("cpu", ""), begin(recipe, [KNOWN["weights"], KNOWN["status"]])
+        step, files = 250, []
+        for i in range(0, PAIRS, step):
+            arrays = {"weights": rows[i : i + step], "status": np.full(step, "trained")}
+            files.append(write_shard(folder, manifest, "standard", range(i, i + step), arrays, mode))
         manifest.model_copy(update={"files": tuple(files)}).write(folder)
-        zoo, mapped = open_zoo(folder), np.load(folder / "rows.npy", mmap_mode="r")
+        weights, mapped = open_zoo(folder)["standard"].weights, np.load(folder / "rows.npy", mmap_mode="r")
         zoo_rates, numpy_rates = [], []
         for _ in range(ROUNDS):
             index = rng.permutation(PAIRS)[:BATCH]
             began = time.perf_counter()
-            read = zoo.rows("standard", index)
+            read = weights[index]
             between = time.perf_counter()
             expected = mapped[index]
             zoo_rates.append(expected.nbytes / 1e9 / (between - began))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from zoo.data import Data, load_data
-from zoo.networks.stack import Stack, is_convolutional
+from zoo.networks.stack import is_convolutional
 from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
 from zoo.training.generation import start_rows, train_pairs
@@ -26,7 +26,7 @@ ROUNDS = 5
 def train_one(recipe: Recipe, pair: int, data: Data) -> None:
     """Train a standard network as anyone would."""
     drawn, treated = recipe.draw(pair), recipe.treat("standard")
-    module = Stack(start_rows(recipe, "standard", treated, [pair]), treated.module, treated.layout).network(0)
+    module = treated.stack(start_rows(recipe, "standard", treated, [pair])).network(0)
     layout = torch.channels_last if is_convolutional(module) else torch.contiguous_format
     module = module.to(memory_format=layout)
     train_x, test_x = (x.contiguous(memory_format=layout) for x in (data.train_x, data.test_x))

@@ -1,6 +1,4 @@
-import json
 import shutil
-from hashlib import sha256
 
 import pytest
 
@@ -34,13 +32,13 @@ def tiny_recipe():
 
 @pytest.fixture(scope="session")
 def tiny_zoo(tiny_recipe, tmp_path_factory):
-    """Six pairs in shards of four and two; for reading only."""
+    """A zoo of six pairs, in shards of four and two; for reading only."""
     return generate(tiny_recipe, tmp_path_factory.mktemp("zoos") / "tiny", shard_pairs=4)
 
 
 @pytest.fixture(scope="session")
 def diverged_zoo(tmp_path_factory):
-    """Two pairs whose learning rate takes them beyond all numbers; for reading only."""
+    """A zoo of two pairs that diverged because of their learning rate; for reading only."""
     training = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 1}
     architecture = TINY["architecture"] | {"norm": "none"}
     recipe = Recipe.read(TINY | {"pairs": 2, "training": training, "architecture": architecture})
@@ -49,41 +47,5 @@ def diverged_zoo(tmp_path_factory):
 
 @pytest.fixture
 def tiny_copy(tiny_zoo, tmp_path):
-    """The same in a folder of its own, to be damaged."""
+    """A copy of the tiny zoo, which a test may damage."""
     return open_zoo(shutil.copytree(tiny_zoo.folder, tmp_path / "tiny"))
-
-
-def write_sealed(path, values):
-    """Write values as a manifest whose seal holds, valid or not."""
-    values = {"seal": "0" * 64} | {name: value for name, value in values.items() if name != "seal"}
-    text = json.dumps(values, indent=1)
-    path.write_text(text.replace("0" * 64, sha256(text.encode()).hexdigest(), 1))
-
-
-@pytest.fixture
-def edit_manifest():
-    """A function that changes the values in a zoo's `zoo.json`, as `change` does in place."""
-
-    def edit(folder, change):
-        path = folder / "zoo.json"
-        values = json.loads(path.read_text())
-        change(values)
-        write_sealed(path, values)
-
-    return edit
-
-
-@pytest.fixture
-def reseal(edit_manifest):
-    """A function that has the manifest agree with a changed file."""
-
-    def agree(folder, name):
-        content = (folder / name).read_bytes()
-
-        def change(values):
-            (entry,) = [file for file in values["files"] if file["path"] == name]
-            entry |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
-
-        edit_manifest(folder, change)
-
-    return agree

@@ -1,4 +1,4 @@
-"""Data sets as tensors: reading them, graphs, augmentation."""
+"""Data sets as tensors: their sources, graphs, and augmentation."""
 
 from zoo.data.dataset import Data, load_data
 from zoo.data.sources import DATASETS

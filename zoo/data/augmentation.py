@@ -1,6 +1,6 @@
 """Random flips, translations and cutout, drawn for each image of each network.
 
-What is drawn depends on (recipe seed, pair, epoch) alone, so all treatments of a pair see the same images.
+The draws depend only on the recipe's seed, the pair and the epoch, so all treatments of a pair see the same images.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 class Augmentation(BaseModel):
-    """What a recipe asks for.
+    """Augmentation of training images.
 
     Arguments:
-        flip: mirror half of the images, left to right.
-        translate: shift by up to this many pixels each way, zeros moving in.
-        cutout: side of a square of zeros, its centre anywhere in the image.
+        flip: Whether to mirror each image left to right with probability 1/2.
+        translate: Greatest shift in pixels, in each direction; zeros fill the border.
+        cutout: Side of a square of zeros whose centre is anywhere in the image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,7 +27,7 @@ class Augmentation(BaseModel):
     cutout: NonNegativeInt = 0
 
     def draw(self, rng: np.random.Generator, images: int, height: int, width: int) -> "Moves":
-        """Draw what befalls each of `images` images."""
+        """Draw the moves of a number of images."""
         shift, low, high = self.translate, [0, 0], [height, width]
         return Moves(
             torch.from_numpy(rng.random(images) < 0.5 * self.flip),
@@ -38,7 +38,12 @@ class Augmentation(BaseModel):
     def __call__(
         self, x: Float[Tensor, "networks batch channels height width"], moves: "Moves"
     ) -> Float[Tensor, "networks batch channels height width"]:
-        """Apply `moves`, of leading shape `(networks, batch)`, to images whose zero is the mean colour."""
+        """Return the augmented images.
+
+        Arguments:
+            x: Standardised images, in which zero is the mean colour.
+            moves: Moves of each image, with the leading shape `(networks, batch)`.
+        """
         height, width = x.shape[-2:]
         rows, row_inside = _moved(height, moves.shift[..., 0], self.translate, None)
         columns, column_inside = _moved(width, moves.shift[..., 1], self.translate, moves.flip)
@@ -55,9 +60,12 @@ class Augmentation(BaseModel):
 
 
 class Moves(NamedTuple):
-    """What befalls each image; any leading shape.
+    """The augmentation drawn for images, with any leading shape.
 
-    `flip ()`, `shift (2,)` down and right, `centre (2,)` of the cutout.
+    Arguments:
+        flip: Whether the image is mirrored.
+        shift: Shift in pixels, down and to the right.
+        centre: Row and column of the centre of the cutout.
     """
 
     flip: Bool[Tensor, "*images"]
@@ -67,19 +75,19 @@ class Moves(NamedTuple):
     @classmethod
     def stack(cls, moves: list["Moves"]) -> "Moves":
         """Stack the moves of several networks."""
-        return cls(*(torch.stack(parts) for parts in zip(*moves, strict=True)))
+        return cls(*(torch.stack(fields) for fields in zip(*moves, strict=True)))
 
     def to(self, device: torch.device) -> "Moves":
-        """Move to a device."""
-        return type(self)(*(part.to(device) for part in self))
+        """Return a copy on a device."""
+        return type(self)(*(field.to(device) for field in self))
 
     def batch(self, index: slice) -> "Moves":
-        """Take some images of every network."""
+        """Return the moves of some images of every network."""
         return type(self)(self.flip[:, index], self.shift[:, index], self.centre[:, index])
 
 
 def _moved(length: int, shift: Tensor, limit: int, flip: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return which old position fills each new one, `(..., length)`, and whether it lies inside the image."""
+    """Return the old position of each new one, `(..., length)`, and whether it is inside the image."""
     position = torch.arange(length, device=shift.device) - shift[..., None]
     inside = (position >= 0) & (position < length)
     position = position.clamp(0, length - 1)
@@ -89,7 +97,7 @@ def _moved(length: int, shift: Tensor, limit: int, flip: Tensor | None) -> tuple
 
 
 def _cut(length: int, centre: Tensor, side: int) -> Tensor:
-    """Return which positions lie within the cutout, `(..., length)`."""
+    """Return whether each position is inside the cutout, `(..., length)`."""
     start = centre[..., None] - side // 2
     position = torch.arange(length, device=centre.device)
     return (position >= start) & (position < start + side)

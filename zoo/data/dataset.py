@@ -1,7 +1,7 @@
-"""Data sets as tensors: both splits, standardised, all training examples or some of them.
+"""Loads data sets as tensors: both splits, standardised.
 
-Every channel is standardised over the whole training set, which makes it immaterial whether pixels came as
-0 to 255 or as 0 to 1. No file is unpickled.
+Every channel is standardised by the whole training set, so it does not matter whether pixels are stored as 0 to 255 or
+as 0 to 1. No file is unpickled.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,18 @@ from zoo.seeds import rng_for
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, split and standardised: examples `(n, *shape)` and their labels `(n,)` in 0 to classes - 1.
+    """A data set, split into training and test examples, and standardised.
 
-    `moments` are mean and deviation of each channel `(channels,)`, by which examples were standardised; of pixels that
-    came as bytes, those from 0 to 1. `outside` are examples of another data set, standardised by the same. `folder` is
-    the `data_dir` that `load_data` was given, None without one: where its files were looked for; networks that read
-    files themselves, such as a graph, look there, too.
+    Arguments:
+        name: Name of the data set, a key of `DATASETS`.
+        train_x, test_x: Examples of each split, `(n, *shape)`.
+        train_y, test_y: Labels of each split, `(n,)`, from 0 to `classes - 1`.
+        classes: Number of classes.
+        moments: Mean and standard deviation of each channel, by which examples were standardised, each `(channels,)`.
+            For pixels that are stored as bytes, they are those of pixels from 0 to 1.
+        outside: Test examples of another data set, standardised by the moments of this one.
+        folder: Folder in which `load_data` looked for files, None if it used the Hub. Networks that read files
+            themselves, such as a graph, look there as well.
     """
 
     name: str
@@ -43,7 +49,7 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """The blake2b digest of all examples and labels of both splits, 16 bytes in hexadecimal."""
+        """Digest of all examples and labels of both splits: blake2b, 16 bytes in hexadecimal."""
         total = blake2b(digest_size=16)
         for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
             total.update(tensor.flatten().view(torch.uint8).cpu().numpy().data)
@@ -51,37 +57,37 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example."""
+        """Shape of one example."""
         return tuple(self.train_x.shape[1:])
 
     def map_examples(self, change: Callable[[Tensor], Tensor]) -> "Data":
-        """Return the data with all examples changed, those `outside` as well."""
+        """Return the data after `change` was applied to all examples, including those of `outside`."""
         outside = None if self.outside is None else change(self.outside)
         return replace(self, train_x=change(self.train_x), test_x=change(self.test_x), outside=outside)
 
     def to(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Data":
-        """Move to a device; `dtype` is the examples', labels stay int64."""
+        """Return a copy on a device, with examples of type `dtype`; labels remain int64."""
         moved = self.map_examples(lambda x: x.to(device, dtype))
         return replace(moved, train_y=self.train_y.to(device), test_y=self.test_y.to(device))
 
 
 class _Scale(NamedTuple):
-    """What is subtracted from examples, and what they are then divided by; both broadcast over examples."""
+    """A standardisation: subtracts `mean` from examples and divides them by `deviation`."""
 
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
 
     @classmethod
     def of(cls, train: Split) -> "_Scale":
-        """Return mean and standard deviation of each channel of a training set."""
+        """Return the standardisation by the mean and deviation of each channel of a training set."""
         x = train.x.reshape(*train.x.shape[:2], -1)
         count = x.shape[0] * x.shape[2]
-        # Sums of bytes and their squares are exact in float64, so every machine gets the same digest.
+        # Sums of bytes and of their squares are exact in float64, so the digest is the same on every machine.
         mean = np.einsum("ncl->c", x, dtype=np.float64) / count
         square = np.einsum("ncl,ncl->c", x, x, dtype=np.float64) / count
         deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
         if not (deviation > 0).all():
-            raise DataError(f"{train.place}: a channel has the same value everywhere; fetch the data again")
+            raise DataError(f"{train.place}: a channel has the same value everywhere; download the data again")
         shape = (-1, *[1] * (train.x.ndim - 2))
         return cls(mean.astype(np.float32).reshape(shape), deviation.astype(np.float32).reshape(shape))
 
@@ -92,7 +98,7 @@ class _Scale(NamedTuple):
         return torch.from_numpy(numbers)
 
     def moments(self, white: int) -> tuple[Tensor, Tensor]:
-        """Return both for each channel `(channels,)`, in units of a white pixel."""
+        """Return mean and deviation of each channel, `(channels,)`, as fractions of the value of a white pixel."""
         return torch.from_numpy(self.mean.flatten() / white), torch.from_numpy(self.deviation.flatten() / white)
 
 
@@ -105,14 +111,17 @@ def load_data(
     """Load a data set, each channel standardised by the mean and deviation of its whole training set.
 
     Arguments:
-        name: a key of `DATASETS`.
-        data_dir: a folder with the files, in itself or in its subfolder `name`; without it, the Hub is asked.
-        train_limit: keep this many training examples, a fixed random choice that grows with the limit.
-        outside: another data set with examples of the same shape, of which `Data.outside` holds the test examples;
-            below `data_dir` its files are in the subfolder of its name.
+        name: Name of the data set, a key of `DATASETS`.
+        data_dir: Folder with the files, either in itself or in its subfolder `name`; without it, the data come from the
+            Hub.
+        train_limit: Number of training examples to keep, by default all. They are a fixed random choice, and a larger
+            limit keeps those of a smaller one.
+        outside: Name of another data set with examples of the same shape, whose test examples become `Data.outside`.
+            Its files are in the subfolder of `data_dir` with its name.
 
     Raises:
-        DataError: if a name is unknown, the data cannot be found or are damaged, or limit or `outside` do not fit.
+        DataError: If a name is unknown, the data cannot be found or are damaged, or `train_limit` or `outside` do not
+            fit.
     """
     _check_names(name, outside)
     source, folder = DATASETS[name], None if data_dir is None else Path(data_dir)
@@ -134,15 +143,15 @@ def load_data(
 
 
 def _check_names(name: str, outside: str | None) -> None:
-    """Raise a DataError unless both names are known and their examples may be compared."""
-    for field, known in (("data", name), ("outside", outside)):
-        if known is not None and known not in DATASETS:
-            near = nearest(known.lower(), DATASETS)
-            raise DataError(f"{field}: no data set {known!r}{near}; there are {', '.join(DATASETS)}")
+    """Raise a `DataError` unless both names are known and their examples can be compared."""
+    for field, given in (("data", name), ("outside", outside)):
+        if given is not None and given not in DATASETS:
+            near = nearest(given.lower(), DATASETS)
+            raise DataError(f"{field}: unknown data set {given!r}{near}; use one of {', '.join(DATASETS)}")
     if outside is None:
         return
     if outside == name or not (DATASETS[name].standardised and DATASETS[outside].standardised):
-        raise DataError(f"outside: {outside} cannot be told from {name}; take another data set of images")
+        raise DataError(f"outside: {outside} cannot be compared with {name}; choose another data set of images")
 
 
 def _read(name: str, folders: tuple[Path, ...]) -> Splits:
@@ -152,32 +161,33 @@ def _read(name: str, folders: tuple[Path, ...]) -> Splits:
 
 
 def _outside(name: str, folder: Path | None, test: Split) -> NDArray[Any]:
-    """Return the test examples of another data set, whose pixels are like those of this test split."""
+    """Return the test examples of another data set, after a check that their shape and type are those of `test`."""
     x = _read(name, () if folder is None else (folder / name,))[1].x
     if (x.shape[1:], x.dtype) != (test.x.shape[1:], test.x.dtype):
-        examples, own = (f"{each.shape[1:]} of {each.dtype}" for each in (x, test.x))
-        raise DataError(f"outside: examples of {name} are {examples}, not {own}; take a data set like the zoo's")
+        found, wanted = (f"{examples.shape[1:]} of {examples.dtype}" for examples in (x, test.x))
+        raise DataError(f"outside: examples of {name} are {found}, not {wanted}; choose a data set like the zoo's")
     return x
 
 
 def _kept(name: str, count: int, train_limit: int | None) -> NDArray[np.int64]:
-    """Return which training examples are kept: all, or the first of a random order."""
+    """Return the indices of the training examples to keep: all, or the first ones of a random order."""
     if train_limit is None:
         return np.arange(count)
     if not 0 < train_limit <= count:
-        raise DataError(f"train_limit {train_limit}: {name} has {count} training examples; ask for 1 to {count}")
+        raise DataError(f"train_limit {train_limit}: {name} has {count} training examples; choose 1 to {count}")
     return rng_for(0, f"train_limit/{name}").permutation(count)[:train_limit]
 
 
 def _check(train: Split, test: Split, classes: int) -> None:
-    """Raise a DataError unless each split holds as many labels in 0 to classes - 1 as examples of one shape."""
+    """Raise a `DataError` unless every split has examples of one shape and a label from 0 to classes - 1 for each."""
     for place, x, y in (train, test):
         if x.dtype.kind not in "uif" or y.dtype.kind not in "ui" or y.ndim != 1:
-            raise DataError(f"{place}: needs images of one size and whole-number labels; fetch the data again")
+            raise DataError(f"{place}: needs images of one size and whole-number labels; download the data again")
         if len(x) != len(y) or not len(x):
-            raise DataError(f"{place}: {len(y)} labels for {len(x)} images; take both from one download")
+            raise DataError(f"{place}: {len(y)} labels for {len(x)} images; use files of one download")
         if y.min() < 0 or y.max() >= classes:
-            raise DataError(f"{place}: labels run from {y.min()} to {y.max()}, not 0 to {classes - 1}; fetch it again")
+            fact = f"labels run from {y.min()} to {y.max()}, not 0 to {classes - 1}"
+            raise DataError(f"{place}: {fact}; download the data again")
     if train.x.shape[1:] != test.x.shape[1:]:
         shapes = f"{train.x.shape[1:]} in training and {test.x.shape[1:]} in test"
-        raise DataError(f"{test.place}: examples are {shapes}; take both from one download")
+        raise DataError(f"{test.place}: examples are {shapes}; use files of one download")

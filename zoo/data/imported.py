@@ -1,4 +1,4 @@
-"""Networks that others trained: whose they are, and what they read if not the data as we standardise them."""
+"""The origin of networks that this package did not train, and how they standardise the data."""
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
@@ -9,13 +9,13 @@ from zoo.errors import DataError
 
 
 class Imported(BaseModel):
-    """Where the networks of a zoo come from that no recipe of ours trained.
+    """The origin of the networks of an imported zoo, and how these networks standardise the data.
 
     Arguments:
-        source: whose they are, in a few words.
-        grey: they read the mean of all channels.
-        mean, deviation: they read `(pixels - mean) / deviation`, of pixels from 0 to 1, one value for each channel
-            that they read; left out, the data as we standardise them.
+        source: Authors of the networks, in a few words.
+        grey: Whether the networks read the mean of all channels.
+        mean, deviation: Values for each channel by which the networks standardise pixels from 0 to 1, as
+            `(pixels - mean) / deviation`. If they are left out, the data are standardised as in `zoo.data.load_data`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,16 +27,16 @@ class Imported(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> "Imported":
         if len(self.mean or []) != len(self.deviation or []):
-            raise ValueError("mean and deviation need a value each for every channel")
+            raise ValueError("mean and deviation both need one value for every channel")
         if self.grey and len(self.mean or []) != 1:
             raise ValueError("grey networks need one mean and one deviation")
         return self
 
     def prepare(self, data: Data) -> Data:
-        """Return the data as the networks read them.
+        """Return the data, standardised as the networks read them.
 
         Raises:
-            DataError: if it is not known how the data were standardised, or their channels are others.
+            DataError: If the data are not standardised by channel, or their number of channels differs.
         """
         if self.mean is None or self.deviation is None:
             return data
@@ -45,11 +45,11 @@ class Imported(BaseModel):
                 f"imported.mean: {len(self.mean)} values do not fit {data.name}; leave mean and deviation out"
             )
         shape = (-1, *[1] * (len(data.shape) - 1))
-        ours = [values.view(shape) for values in data.moments]
-        theirs = [torch.tensor(values).view(shape) for values in (self.mean, self.deviation)]
+        old_mean, old_deviation = (values.view(shape) for values in data.moments)
+        mean, deviation = (torch.tensor(values).view(shape) for values in (self.mean, self.deviation))
 
         def convert(x: Tensor) -> Tensor:
-            pixels = x * ours[1] + ours[0]
-            return ((pixels.mean(1, keepdim=True) if self.grey else pixels) - theirs[0]) / theirs[1]
+            pixels = x * old_deviation + old_mean
+            return ((pixels.mean(1, keepdim=True) if self.grey else pixels) - mean) / deviation
 
         return data.map_examples(convert)

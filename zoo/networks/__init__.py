@@ -1,1 +1,1 @@
-"""What a network is: the layout of its parameters, its architecture, and stacks of networks that run together."""
+"""Networks: the layout of their parameters, their architectures, and stacks of networks that run together."""

@@ -1,1 +1,1 @@
-"""What to generate: recipes, their distributions and optimiser settings, and the built-in TOML files."""
+"""Recipes, which say what to generate: their distributions, their optimiser settings, and the built-in TOML files."""

@@ -1,4 +1,4 @@
-"""The arguments of an architecture, as a recipe gives them: validated by the annotations of its constructor."""
+"""Validates the arguments that a recipe gives an architecture, by the annotations of the architecture's constructor."""
 
 import inspect
 from functools import cache
@@ -11,19 +11,24 @@ from zoo.stored import Stored
 
 
 class ArchitectureArguments(Stored):
-    """An architecture's name; the arguments of its constructor are the fields of subclasses."""
+    """The name of an architecture; subclasses have the arguments of its constructor as fields."""
 
     name: str
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Arguments of the constructor, by name."""
         return self.model_dump(exclude={"name"})
 
 
 @cache
 def arguments_of(architecture: type[Architecture], name: str) -> type[ArchitectureArguments]:
-    """Turn a constructor's annotated arguments into a model that validates them."""
+    """Return a model that validates the arguments of an architecture's constructor by their annotations.
+
+    Arguments:
+        architecture: Class of the architecture.
+        name: Name of the architecture in recipes.
+    """
     hints = get_type_hints(architecture.__init__, include_extras=True)
     fields: dict[str, Any] = {
         argument.name: (

@@ -1,17 +1,17 @@
-"""Numbers that differ from pair to pair."""
+"""Distributions of the numbers that a recipe draws for each pair."""
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Distribution(BaseModel):
-    """A number, drawn for each pair: exactly one of the fields, or in TOML a plain number for `constant`.
+    """Distribution of a number. Exactly one field is given; in TOML, a plain number stands for `constant`.
 
     Arguments:
-        constant: always the same.
-        uniform: between two bounds.
-        log_uniform: likewise, uniform in the logarithm.
-        integers: between two bounds, both included.
+        constant: Value that is always the same.
+        uniform: Bounds of a uniform distribution.
+        log_uniform: Bounds of a distribution whose logarithm is uniform.
+        integers: Bounds of a uniform distribution over integers, both included.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,25 +31,25 @@ class Distribution(BaseModel):
         if len(given) != 1:
             raise ValueError("give a number or one of uniform, log_uniform, integers")
         if self.low > self.high or not np.isfinite([self.low, self.high]).all():
-            raise ValueError(f"the bounds {self.low} and {self.high} are not in order")
+            raise ValueError(f"the bounds {self.low} and {self.high} must be finite and in increasing order")
         if self.log_uniform and self.low <= 0:
             raise ValueError("the bounds of log_uniform must be above 0")
         return self
 
     @property
     def bounds(self) -> tuple[int | float, int | float]:
-        """The least and the greatest value."""
+        """Lowest and highest value."""
         (value,) = self.model_dump(exclude_none=True).values()
         return value if isinstance(value, tuple) else (value, value)
 
     @property
     def low(self) -> int | float:
-        """The least value."""
+        """Lowest value."""
         return self.bounds[0]
 
     @property
     def high(self) -> int | float:
-        """The greatest value."""
+        """Highest value."""
         return self.bounds[1]
 
     def draw(self, rng: np.random.Generator) -> int | float:

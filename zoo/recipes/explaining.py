@@ -1,4 +1,4 @@
-"""What pydantic finds wrong in a recipe, in one line: the field, the fact, the remedy."""
+"""Turns the validation errors of pydantic into one line: the field, the fact, the remedy."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -7,23 +7,24 @@ from pydantic import BaseModel, ValidationError
 
 from zoo.errors import nearest
 
-Place = tuple[Any, ...]  # of a field, as pydantic names it
+Place = tuple[Any, ...]  # path of a field in pydantic's errors
 
 
 class FieldError(ValueError):
-    """What is wrong with a field that is validated by other means: the text that follows the field's name."""
+    """An error in a field that pydantic does not validate by itself; its text continues the name of the field."""
 
 
 def explain(error: ValidationError, model_at: Callable[[Place], type[BaseModel]], kinds: Collection[str] = ()) -> str:
-    """Put the first of a validation's errors in one line.
+    """Return one line about the first error of a validation.
 
     Arguments:
-        error: what pydantic found.
-        model_at: returns the model of the field that is wrong.
-        kinds: of treatments, which pydantic puts into the place of a field.
+        error: Error that pydantic raised.
+        model_at: Function that returns the model in which a wrong field was looked up.
+        kinds: Kinds of treatments, which pydantic adds to the path of a field.
     """
     errors = error.errors()
-    # A union of forms reports on each of them: the one that came furthest is what was meant.
+    # A field that accepts several forms has an error for each of them. The longest path belongs to the form that
+    # matched furthest, which is most likely the one that was meant.
     first = max((e for e in errors if e["loc"][:4] == errors[0]["loc"][:4]), key=lambda e: len(e["loc"]))
     place, context = _without_kinds(list(first["loc"]), kinds), first.get("ctx", {})
     field = ".".join(map(str, place))
@@ -37,17 +38,17 @@ def explain(error: ValidationError, model_at: Callable[[Place], type[BaseModel]]
             return f"{field}.{context['discriminator'].strip(chr(39))}: missing; add one of {', '.join(kinds)}"
         case "union_tag_invalid":
             tag, what = context["tag"], context["discriminator"].strip("'")
-            return f"{field}: unknown {what} {tag!r}{nearest(tag, kinds)}; one of {', '.join(kinds)}"
+            return f"{field}: unknown {what} {tag!r}{nearest(tag, kinds)}; use one of {', '.join(kinds)}"
         case "literal_error":
             found, known = first["input"], context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-            return f"{field}: {found!r} is not known{nearest(str(found), known)}; one of {', '.join(known)}"
+            return f"{field}: {found!r} is not known{nearest(str(found), known)}; use one of {', '.join(known)}"
         case "missing":
             return f"{field}: missing; add it"
     return f"{field}: {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
 
 
 def _without_kinds(place: list[Any], kinds: Collection[str]) -> list[Any]:
-    """Return a place without the kind, and the form, that a union puts after the field; users name treatments."""
+    """Return a path without the kind of the treatment and the form of the field, which pydantic adds to it."""
     if place[:1] == ["treatments"] and len(place) > 2 and place[2] in kinds:
         form = place[4:5] if place[4:5] and isinstance(place[4], int) else []
         return place[:2] + place[3:4] + form + place[5:]

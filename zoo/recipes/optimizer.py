@@ -1,4 +1,4 @@
-"""The settings that all networks of a recipe train with, and the schedule of their learning rate."""
+"""Training settings that all networks of a recipe share, and the schedule of their learning rate."""
 
 from typing import Annotated, Literal
 
@@ -14,18 +14,19 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(Stored):
-    """The settings that all networks of a recipe share.
+    """Training settings that all networks of a recipe share.
 
     Arguments:
-        optimizer: `adamw` (Loshchilov & Hutter 2019) or `sgd` with momentum, as in `torch.optim`.
-        batch_size: examples a step; the incomplete batch at the end of an epoch is left out.
-        schedule: of the learning rate. `constant`; `triangular`: up over the warmup, then down to 0, both
-            linearly; `warmup`: up linearly, then constant; `exponential_warmup`: from a hundredth, by the same
-            factor each epoch, then constant.
-        warmup: share of the training that warms up.
-        warmup_epochs: the same in epochs; takes the place of `warmup`.
-        momentum: for SGD.
-        betas, epsilon: for AdamW.
+        optimizer: Optimiser: `adamw` (Loshchilov & Hutter 2019) or `sgd` with momentum, as in `torch.optim`.
+        batch_size: Number of examples in a minibatch. An incomplete minibatch at the end of an epoch is left out.
+        schedule: Schedule of the learning rate. `constant`: always the same. `triangular`: rises linearly during the
+            warmup, then falls linearly to 0. `warmup`: rises linearly during the warmup, then stays constant.
+            `exponential_warmup`: starts at 1/100, is multiplied by the same factor each epoch, then stays constant.
+        warmup: Length of the warmup, as a fraction of the training.
+        warmup_epochs: Length of the warmup in epochs; if it is given, `warmup` does not count.
+        momentum: Momentum of SGD.
+        betas, epsilon: Decay rates of the moments, and constant in the denominator, of AdamW.
+        augmentation: Augmentation of the training images; by default none.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -39,7 +40,7 @@ class Optimizer(Stored):
     augmentation: Augmentation | None = None
 
     def factors(self, epochs: int, steps_per_epoch: int) -> Float[np.ndarray, " steps"]:
-        """Return the learning rate at each step as a fraction of the highest."""
+        """Return the learning rate at each step, as a fraction of the highest learning rate."""
         steps = epochs * steps_per_epoch
         step = np.arange(steps)
         peak = self.warmup * steps if self.warmup_epochs is None else float(self.warmup_epochs * steps_per_epoch)

@@ -1,6 +1,6 @@
-"""What to generate: a distribution over networks, and the treatments that each pair of draws gets.
+"""Recipes: a distribution over networks, and the treatments that train every pair.
 
-A recipe is a TOML file; the built-in ones are in `zoo/recipes`.
+A recipe is a TOML file. The built-in ones are in `zoo/recipes`.
 """
 
 import json
@@ -35,21 +35,20 @@ from zoo.recipes.explaining import FieldError, explain
 from zoo.recipes.optimizer import Optimizer
 from zoo.seeds import rng_for, seed_for
 from zoo.store.columns import SPLITS, Split
-from zoo.store.manifest import TREATMENT_NAME, ZOO_NAME, digest_of
 from zoo.store.zoo import Zoo
-from zoo.stored import Stored
+from zoo.stored import TREATMENT_NAME, ZOO_NAME, Stored, digest_of
 from zoo.treatments import TREATMENTS, Treated, Treatment
 
 BUILT_IN = files("zoo") / "recipes"
-HYPERPARAMETERS = ("learning_rate", "weight_decay", "label_smoothing", "epochs")
+HYPERPARAMETERS = ("learning_rate", "weight_decay", "label_smoothing", "epochs")  # drawn for each pair
 
 
 class DataChoice(Stored):
-    """What the networks learn.
+    """The data set that the networks learn.
 
     Arguments:
-        name: a key of `zoo.data.DATASETS`.
-        train_limit: use a fixed random subset of this size for training.
+        name: Name of the data set, a key of `zoo.data.DATASETS`.
+        train_limit: Number of training examples to use, a fixed random subset; by default all.
     """
 
     name: Literal[tuple(DATASETS)]  # type: ignore[valid-type]
@@ -57,13 +56,13 @@ class DataChoice(Stored):
 
 
 class Training(Optimizer):
-    """How the networks learn: what they share (see `Optimizer`), and what is drawn for each pair.
+    """How the networks are trained: shared settings (see `Optimizer`), and hyperparameters drawn for each pair.
 
     Arguments:
-        learning_rate: the highest of the schedule.
-        weight_decay: decoupled for AdamW, part of the gradient for SGD, as in `torch.optim`.
-        label_smoothing: share of the label's mass that is spread over all classes.
-        epochs: passes over the training set.
+        learning_rate: Highest learning rate of the schedule.
+        weight_decay: Weight decay, decoupled for AdamW and part of the gradient for SGD, as in `torch.optim`.
+        label_smoothing: Fraction of the label's probability that is spread over all classes.
+        epochs: Number of passes over the training set.
     """
 
     learning_rate: Distribution
@@ -77,7 +76,7 @@ class Training(Optimizer):
         if info.field_name == "learning_rate" and value.low <= 0:
             raise ValueError(f"must be above 0, not {value.low}")
         if info.field_name == "weight_decay" and value.low < 0:
-            raise ValueError(f"must not be negative, as {value.low} is")
+            raise ValueError(f"must not be negative, but is {value.low}")
         if info.field_name == "label_smoothing" and not 0 <= value.low <= value.high < 1:
             raise ValueError("must be at least 0 and less than 1")
         if info.field_name == "epochs" and (value.low < 1 or not (value.integers or value.low == int(value.high))):
@@ -97,18 +96,19 @@ else:
 
 
 class Recipe(Stored):
-    """A paired zoo to be made.
+    """Description of a paired zoo: what `generate` trains.
 
     Arguments:
-        name: of the zoo.
-        description: one sentence.
-        seed: the one number that all draws come from.
-        pairs: how many draws; each is trained under every treatment.
-        data: what the networks learn.
-        architecture: the name of an architecture and its arguments.
-        training: how they learn.
-        treatments: by the name that the zoo gives them, a kind and its arguments.
-        imported: who trained the networks, if not we: then `training` only tells the bounds of their hyperparameters.
+        name: Name of the zoo.
+        description: Description of the zoo, one sentence.
+        seed: Seed from which everything random is derived.
+        pairs: Number of pairs. Every pair is trained under every treatment.
+        data: Data set that the networks learn.
+        architecture: Name of the architecture, and its arguments.
+        training: How the networks are trained.
+        treatments: Kind and arguments of each treatment, by the name that it has in the zoo.
+        imported: Origin of networks that were not trained by this package. Then `training` only records the bounds of
+            their hyperparameters.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"imported"})
@@ -129,7 +129,7 @@ class Recipe(Stored):
     @field_validator("architecture", mode="before")
     @classmethod
     def _read_architecture(cls, value: Any) -> Any:
-        """Validate the arguments by the constructor of the architecture that is named."""
+        """Validate the arguments by the constructor of the named architecture."""
         if not isinstance(value, dict):
             return value
         if not isinstance(name := value.get("name"), str):
@@ -144,17 +144,20 @@ class Recipe(Stored):
 
     @classmethod
     def load(cls, source: str | Path) -> "Recipe":
-        """Read a built-in recipe by its name, or a TOML file.
+        """Return a built-in recipe, or one read from a TOML file.
+
+        Arguments:
+            source: Name of a built-in recipe, or a path that ends in `.toml`.
 
         Raises:
-            RecipeError: if there is none, or it is not a valid recipe.
+            RecipeError: If there is no such recipe or file, or it is not a valid recipe.
         """
         path = Path(source)
         if path.suffix != ".toml":
             if str(source) not in built_in_recipes():
                 raise RecipeError(
                     f"{source}: no such recipe{nearest(str(source), built_in_recipes())}; "
-                    f"the built-in ones are {', '.join(built_in_recipes())}, others are files that end in .toml"
+                    f"use one of {', '.join(built_in_recipes())}, or a file that ends in .toml"
                 )
             text = (BUILT_IN / f"{source}.toml").read_text()
         else:
@@ -163,18 +166,22 @@ class Recipe(Stored):
             except OSError as error:
                 raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
             except UnicodeDecodeError as error:
-                raise RecipeError(f"{path}: not valid TOML: no UTF-8 at byte {error.start}") from error
+                raise RecipeError(f"{path}: not valid TOML: no UTF-8 at byte {error.start}; correct it") from error
         try:
             return cls.read(tomllib.loads(text), str(source))
         except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{source}: not valid TOML: {error}") from error
+            raise RecipeError(f"{source}: not valid TOML: {error}; correct it") from error
 
     @classmethod
     def read(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
-        """Validate a recipe's values, naming `source` in errors.
+        """Return the recipe with the given values, such as the content of a TOML file.
+
+        Arguments:
+            values: Fields of the recipe by name.
+            source: Place of the recipe, for error messages.
 
         Raises:
-            RecipeError: for the first field that is wrong.
+            RecipeError: If a field is wrong; the message is about the first one.
         """
         try:
             return cls.model_validate(values)
@@ -186,24 +193,27 @@ class Recipe(Stored):
         """Return the recipe of a zoo.
 
         Raises:
-            RecipeError: if the code of its architecture is not known here, or a later version made it.
+            RecipeError: If the architecture is not known here, or a later version of the package made the zoo.
         """
         return cls.read(zoo.manifest.recipe, str(zoo.folder))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values, as zoos store it."""
+        """Return the recipe as values that JSON can hold, as zoos store it."""
         return self.model_dump(mode="json")
 
     def __reduce__(self) -> tuple[Any, tuple[str, type[Architecture] | None]]:
-        """Pickle as JSON, and an architecture of the user's by reference, for workers to import."""
+        """Pickle the JSON, and a reference to the architecture if it is not built in, so that workers import it."""
         name = self.architecture.name
         return _restore, (self.model_dump_json(), None if name in KNOWN_TO_ALL else architecture_of(name))
 
     def only(self, treatments: Iterable[str]) -> "Recipe":
-        """Return the recipe with some of its treatments, in its own order.
+        """Return the recipe with only some of its treatments, in the order of the recipe.
+
+        Arguments:
+            treatments: Names of the treatments to keep.
 
         Raises:
-            RecipeError: if it does not have one of them.
+            RecipeError: If the recipe does not have one of them.
         """
         chosen = set(treatments)
         for name in chosen - self.treatments.keys():
@@ -215,19 +225,19 @@ class Recipe(Stored):
 
     @property
     def digest(self) -> str:
-        """Identify the recipe by its content, see `zoo.store.manifest.digest_of`."""
+        """Digest that identifies the content of the recipe, see `zoo.stored.digest_of`."""
         return digest_of(self.to_json())
 
     def treat(self, treatment: str, *, pairs: Iterable[int] = (0,), data_dir: Path | None = None) -> Treated:
         """Return the architecture under a treatment.
 
         Arguments:
-            treatment: its name in the recipe.
-            pairs: whose networks these are, see `Treated.of`.
-            data_dir: folder of files that the networks themselves read.
+            treatment: Name of the treatment in the recipe.
+            pairs: Numbers of the pairs, for treatments whose constants are drawn for each pair; see `Treated.of`.
+            data_dir: Folder of files that the networks themselves read, such as a graph.
 
         Raises:
-            RecipeError: if the treatment does not fit the architecture.
+            RecipeError: If the treatment does not fit the architecture.
         """
         name, arguments, chosen = self.architecture.name, self.architecture.arguments, self.treatments[treatment]
         try:
@@ -238,12 +248,15 @@ class Recipe(Stored):
             raise RecipeError(f"{self.name}: {place}{fact}") from None
 
     def load_data(self, data_dir: str | Path | None = None, outside: str | None = None) -> Data:
-        """Load what the networks learn, as they read it; arguments and errors are those of `zoo.data.load_data`."""
+        """Return the data that the networks learn, with arguments and errors as in `zoo.data.load_data`.
+
+        For imported networks, the data are prepared as those networks read them.
+        """
         data = load_data(self.data.name, data_dir=data_dir, train_limit=self.data.train_limit, outside=outside)
         return data if self.imported is None else self.imported.prepare(data)
 
     def draw(self, pair: int) -> dict[str, int | float]:
-        """Draw the hyperparameters of a pair."""
+        """Draw the hyperparameters of a pair, by name."""
         return {
             name: getattr(self.training, name).draw(rng_for(self.seed, f"hyperparameters/{name}", pair))
             for name in HYPERPARAMETERS
@@ -251,24 +264,24 @@ class Recipe(Stored):
 
     def split_of(self, pair: int) -> Split:
         """Return the split of a pair, the same under all treatments: 50 % train, 25 % validation, 25 % test."""
-        share = seed_for(self.seed, "split", pair) / 2**64
-        return SPLITS[(share >= 0.5) + (share >= 0.75)]
+        uniform = seed_for(self.seed, "split", pair) / 2**64
+        return SPLITS[(uniform >= 0.5) + (uniform >= 0.75)]
 
 
 def built_in_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package."""
+    """Return the names of the built-in recipes."""
     return sorted(path.name.removesuffix(".toml") for path in BUILT_IN.iterdir() if path.name.endswith(".toml"))
 
 
 def _restore(text: str, architecture: type[Architecture] | None) -> Recipe:
-    """Unpickle a recipe, and let its architecture be known."""
+    """Register the architecture, if it is not built in, and return the recipe from its JSON."""
     if architecture is not None:
         register(architecture, json.loads(text)["architecture"]["name"])
     return Recipe.model_validate_json(text)
 
 
 def _model_at(place: tuple[Any, ...]) -> type[BaseModel]:
-    """Return the model that lacks the field at a place in a recipe."""
+    """Return the model in which the field at a place of a recipe was looked up."""
     match place:
         case ("treatments", _, kind, _):
             return TREATMENTS[kind]

@@ -1,1 +1,1 @@
-"""Zoos for others: export, import, the data set card, Croissant, the Hub, and importers of other people's zoos."""
+"""Sharing zoos: export, the data set card, Croissant metadata, the Hub, and importers of networks in other formats."""

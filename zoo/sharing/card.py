@@ -1,4 +1,4 @@
-"""The data set card of a zoo, which the Hub shows as its page, and the figure in it."""
+"""The data set card of a zoo, which the Hub shows as the page of the data set, and its figure."""
 
 import io
 import re
@@ -21,21 +21,21 @@ TEMPLATE = "dataset_card.md.jinja"
 CITATION = (files("zoo.sharing") / "citation.bib").read_text()
 LICENCE = "cc-by-4.0"
 LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
-REPOSITORY = "OWNER/asymzoo-{}"
-SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}  # the Hub's, in networks
-WIDTHS = {"mask": "P / 8", "held_F": "units² of all activations"}  # what the recipe decides
+REPOSITORY = "OWNER/asymzoo-{}"  # `OWNER` is replaced by the real owner when a zoo is pushed
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}  # size categories of the Hub
+WIDTHS = {"mask": "P / 8", "held_F": "units² of all activations"}  # widths of columns that depend on the recipe
 TAGS = ["model-zoo", "weight-space-learning", "metanetworks", "parameter-symmetries", "linear-mode-connectivity"]
 
 
 def card(zoo: Zoo | None = None, configurations: Sequence[Configuration] = ()) -> str:
-    """Return the data set card of a zoo, or of the family of all zoos.
+    """Return the data set card of a zoo, or the card that describes all zoos.
 
     Arguments:
-        zoo: whose card it is.
-        configurations: of the data set.
+        zoo: Zoo of the card; None for the card of all zoos.
+        configurations: Configurations of the data set.
 
     Raises:
-        ExtraError: if jinja2 is not installed.
+        ExtraError: If jinja2 is not installed.
     """
     with extra("report"):
         import jinja2
@@ -56,7 +56,7 @@ def card(zoo: Zoo | None = None, configurations: Sequence[Configuration] = ()) -
 
 
 def _head(zoo: Zoo | None, configurations: Sequence[Configuration]) -> str:
-    """Return what the Hub reads of a card, as YAML."""
+    """Return the head of a card, which the Hub reads, as YAML."""
     networks = 1_000 if zoo is None else len(zoo) * len(zoo.treatments)
     head = DatasetCardData(
         pretty_name="AsymZoo" if zoo is None else f"AsymZoo {zoo.name}",
@@ -67,14 +67,14 @@ def _head(zoo: Zoo | None, configurations: Sequence[Configuration]) -> str:
         size_categories=[next(name for most, name in SIZES.items() if networks < most)],
         task_categories=["tabular-regression"],
         tags=TAGS,
-        configs=[each.data_files for each in configurations] or None,
-        dataset_info=[each.dataset_info for each in configurations] or None,
+        configs=[configuration.data_files for configuration in configurations] or None,
+        dataset_info=[configuration.dataset_info for configuration in configurations] or None,
     )
     return head.to_yaml() + "\n"
 
 
 def _describe(column: Column) -> dict[str, str]:
-    """Return what the table of columns says of one; words that are not AsymZoo's are shown as they stand."""
+    """Return the row of a column in the card's table; text that does not come from this package is shown literally."""
     width = column.width or WIDTHS.get(column.name) or ("epochs" if column.kind == "curve" else None)
     shape = "" if width is None else f" ({'P' if width == 'parameters' else width})"
     known = column.name in KNOWN and column.meaning == KNOWN[column.name].meaning
@@ -88,16 +88,16 @@ def _describe(column: Column) -> dict[str, str]:
 
 
 def literal(text: str) -> str:
-    """Return text on one line that Markdown and HTML show as it stands: the words of a zoo may be a stranger's."""
+    """Return text as one line that Markdown and HTML show literally, since the text of a zoo may be anyone's."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return re.sub(r"[^\w\s.,:;()/+=%'-]|_|^[\W\d]", lambda mark: f"&#{ord(mark[0])};", line)
 
 
 def draw_accuracies(zoo: Zoo) -> bytes:
-    """Return a PNG image of how the test accuracy of trained networks is distributed under each treatment.
+    """Return a PNG image with a histogram of the test accuracy of trained networks for each treatment.
 
     Raises:
-        ExtraError: if matplotlib is not installed.
+        ExtraError: If matplotlib is not installed.
     """
     with extra("report"):
         from matplotlib.figure import Figure
@@ -114,28 +114,29 @@ def draw_accuracies(zoo: Zoo) -> bytes:
             ax.axvline(np.median(values), color="black", linewidth=1)
         ax.set_ylabel(treatment, rotation=0, horizontalalignment="right", verticalalignment="center")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylim(bottom=0.5)  # of one network, so that it is seen
+    axes[0].set_ylim(bottom=0.5)  # shows bars of height 1 on the logarithmic scale
     axes[0].minorticks_off()
     axes[0].yaxis.set_major_formatter("{x:,.0f}")
-    axes[-1].set_xlabel("test accuracy, and how many networks have it (line: median)")
+    axes[-1].set_xlabel("test accuracy (line: median); height: number of networks")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=130)
     return image.getvalue()
 
 
 def _accuracies(zoo: Zoo, treatment: str) -> NDArray[np.float32]:
-    return zoo.field(treatment, "test_accuracy")[zoo.index(treatment)]
+    return zoo[treatment]["test_accuracy"]
 
 
 def _summary(zoo: Zoo, treatment: str) -> dict[str, Any]:
-    accuracies, treated = _accuracies(zoo, treatment), zoo.treated(treatment, [0])
+    every = zoo.networks(treatment, diverged=True)
+    accuracies, treated = _accuracies(zoo, treatment), every[:1].treated
     low, median, high = np.quantile(accuracies, [0.05, 0.5, 0.95]) if len(accuracies) else [np.nan] * 3
     return {
         "treatment": treatment,
         "networks": len(zoo),
         "diverged": len(zoo) - len(accuracies),
         "parameters": treated.layout.size,
-        "trainable": int(treated.trainable.reshape(-1, treated.layout.size)[0].sum()),
+        "trainable": int(treated.mask.reshape(-1, treated.layout.size)[0].sum()),
         "median": median,
         "low": low,
         "high": high,

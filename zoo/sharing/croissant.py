@@ -1,6 +1,6 @@
-"""Croissant metadata of an exported zoo, by which data set search and loaders know its files and columns.
+"""Croissant metadata of an exported zoo, which describe its files and columns to search engines and loaders.
 
-Version 1.1 of MLCommons' format, https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html.
+The format is Croissant 1.1 of MLCommons, https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html.
 """
 
 import json
@@ -25,7 +25,7 @@ from zoo.store.manifest import Manifest
 
 CROISSANT = "croissant.json"
 PARQUET = "application/x-parquet"
-SPLIT_NAMES = "split-names"  # which no treatment can be called
+SPLIT_NAMES = "split-names"  # the names of treatments have no `-`, so this cannot be one
 TERMS = (
     "arrayShape citeAs column containedIn equivalentProperty extract field fileObject fileProperty fileSet format "
     "includes isArray isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace "
@@ -46,22 +46,22 @@ CONTEXT = {
     **{term: f"cr:{term}" for term in TERMS.split()},
     **NAMESPACES,
 }
-TYPES = {"f": "cr:Float{}", "i": "cr:Int{}", "u": "cr:UInt{}", "b": "sc:Boolean", "O": "sc:Text"}  # by numpy's kind
+TYPES = {"f": "cr:Float{}", "i": "cr:Int{}", "u": "cr:UInt{}", "b": "sc:Boolean", "O": "sc:Text"}  # by kind of dtype
 
 
 def croissant(manifest: Manifest, folder: Path, configurations: Sequence[Configuration]) -> dict[str, Any]:
-    """Describe an exported zoo: each Parquet file with its checksum, and a record set for each configuration.
+    """Return the metadata of an exported zoo: its Parquet files with checksums, and a record set per configuration.
 
     Arguments:
-        manifest: of the zoo.
-        folder: of the data set, where its Parquet files are.
-        configurations: of the data set.
+        manifest: Manifest of the zoo.
+        folder: Folder of the data set, with its Parquet files.
+        configurations: Configurations of the data set.
 
     Returns:
         JSON-LD, with paths relative to the folder.
     """
     source, name = manifest.source, manifest.name
-    paths = [path for each in configurations for path in each.paths.values()]
+    paths = [path for configuration in configurations for path in configuration.paths.values()]
     with ThreadPoolExecutor() as pool:
         files = list(pool.map(partial(_file, folder), paths))
     return {
@@ -70,7 +70,7 @@ def croissant(manifest: Manifest, folder: Path, configurations: Sequence[Configu
         "conformsTo": ["http://mlcommons.org/croissant/1.1", CONFORMS_TO],
         "name": f"asymzoo-{name}",
         "description": f"Paired networks with and without parameter symmetries. {manifest.description}".strip(),
-        "license": LICENCE_URL if source is None else f"of {source}",
+        "license": LICENCE_URL if source is None else f"as stated by {source}",
         "url": f"https://huggingface.co/datasets/{REPOSITORY.format(name)}",
         "creator": {"@type": "sc:Organization", "name": "The AsymZoo authors"},
         "citeAs": CITATION,
@@ -78,8 +78,8 @@ def croissant(manifest: Manifest, folder: Path, configurations: Sequence[Configu
         "datePublished": manifest.created,
         "version": f"{manifest.schema_version}.0.0",
         **responsible_use(manifest),
-        "distribution": files + [_file_set(each.name) for each in configurations],
-        "recordSet": [_splits(), *(_record_set(folder, each) for each in configurations)],
+        "distribution": files + [_file_set(configuration.name) for configuration in configurations],
+        "recordSet": [_splits(), *(_record_set(folder, configuration) for configuration in configurations)],
     }
 
 
@@ -106,7 +106,7 @@ def _splits() -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": SPLIT_NAMES,
         "name": SPLIT_NAMES,
-        "description": "What the networks are for; those of a pair are in the same split.",
+        "description": "Names of the splits; all networks of a pair are in the same split.",
         "dataType": "cr:Split",
         "key": {"@id": name},
         "field": [{"@type": "cr:Field", "@id": name, "name": "name", "dataType": "sc:Text"}],
@@ -115,10 +115,11 @@ def _splits() -> dict[str, Any]:
 
 
 def _record_set(folder: Path, configuration: Configuration) -> dict[str, Any]:
-    """Describe the columns of a configuration, and the split, which is the file's name."""
+    """Return the record set of a configuration: its columns, and the split, which is the name of the file."""
     name, columns = configuration.name, configuration.columns
     schema = pq.read_schema(folder / next(iter(configuration.paths.values())))
-    # Readers that join record sets match twice, the path and then the split that they found in it.
+    # Readers that join record sets apply the pattern twice: to the path, and then to the split found in it. So the
+    # folder and the suffix are optional.
     path = rf"(?:{name}/)?({'|'.join(SPLITS)})(?:\.parquet)?$"
     split = {
         "@type": "cr:Field",
@@ -144,7 +145,7 @@ def _record_set(folder: Path, configuration: Configuration) -> dict[str, Any]:
 
 
 def _field(record_set: str, column: Column, kind: pa.DataType) -> dict[str, Any]:
-    """Describe a column that has this type in Parquet."""
+    """Return the field of a column whose type in Parquet is `kind`."""
     array = pa.types.is_fixed_size_list(kind)
     dtype = np.dtype((kind.value_type if array else kind).to_pandas_dtype())
     return {
@@ -159,14 +160,14 @@ def _field(record_set: str, column: Column, kind: pa.DataType) -> dict[str, Any]
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of an exported zoo, by its path, as its metadata list them.
+    """Return the SHA-256 of each file of an exported zoo, by path, as its Croissant metadata list them.
 
     Raises:
-        ZooError: if there are no such metadata.
+        ZooError: If the folder has no valid Croissant metadata.
     """
     path = folder / CROISSANT
     try:
         listed = json.loads(path.read_bytes())["distribution"]
         return {file["contentUrl"]: file["sha256"] for file in listed if file["@type"] == "cr:FileObject"}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{path}: does not list the export's files ({type(error).__name__}); export it again") from None
+        raise ZooError(f"{path}: does not list the export's files ({type(error).__name__}); export again") from None

@@ -1,6 +1,6 @@
-"""What the metadata of a zoo say for its responsible use.
+"""The fields on responsible use in the metadata of a zoo.
 
-These are the eight fields that the NeurIPS 2026 track on evaluations and data sets asks for,
+These are the eight fields that the NeurIPS 2026 track on evaluations and data sets requires,
 https://neurips.cc/Conferences/2026/EvaluationsDatasetsHosting, in the vocabularies of Croissant RAI 1.0,
 https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html, and W3C PROV-O, https://www.w3.org/TR/prov-o/.
 """
@@ -11,30 +11,30 @@ from zoo.store.manifest import Manifest
 
 CONFORMS_TO = "http://mlcommons.org/croissant/RAI/1.0"
 NAMESPACES = {"rai": "http://mlcommons.org/croissant/RAI/", "prov": "http://www.w3.org/ns/prov#"}
-FIELDS: dict[str, Any] = {  # true of every zoo
+FIELDS: dict[str, Any] = {  # the same for every zoo
     "rai:dataLimitations": [
-        "Small networks on small data sets: what holds for them need not hold for large ones.",
-        "Accuracies of some recipes are close to their ceiling, so correlations over all networks say little about "
+        "The networks are small and learned small data sets. Findings about them need not hold for large networks.",
+        "Accuracies of some recipes are close to their maximum, so correlations over all networks say little about "
         "the good ones.",
-        "What is learned from one treatment, recipe or architecture need not carry over to another.",
-        "The networks are objects of study; they are not meant to be used for what they were trained on.",
+        "What is learned from one treatment, recipe or architecture need not transfer to another.",
+        "The networks are objects of study; they are not meant to be used for the tasks that they were trained on.",
     ],
     "rai:dataBiases": [
-        "The networks are draws from one distribution over hyperparameters, which is wider than what one would choose "
-        "in practice; badly trained networks are more frequent than in collections of published models.",
+        "The networks are draws from a distribution over hyperparameters that is wider than what one would choose in "
+        "practice; badly trained networks are more frequent than in collections of published models.",
         "The networks have the biases of the data that they learned.",
     ],
-    "rai:personalSensitiveInformation": "None is contained: a row has a network's weights, settings and measurements. "
+    "rai:personalSensitiveInformation": "None: a row has a network's weights, settings and measurements. "
     "Networks can memorise examples; these learned from public research data sets.",
     "rai:dataUseCases": [
         "Training and testing metanetworks, which predict properties of networks from their weights.",
         "Measuring what parameter symmetry does to interpolation, merging and posteriors.",
     ],
     "rai:dataSocialImpact": "Methods that read weights can help to audit models. The same methods could reveal what a "
-    "model was trained on. The networks themselves are small classifiers without a use of their own.",
-    "rai:hasSyntheticData": True,  # all of it was computed, none observed
+    "model was trained on. The networks themselves are small classifiers without a practical use.",
+    "rai:hasSyntheticData": True,  # all data were computed, none observed
 }
-SOURCES = {  # name and page of what networks learn, by the recipe's name for it
+SOURCES = {  # name and page of the data sets that networks learn, by their names in recipes
     "digits": ("Optical Recognition of Handwritten Digits", "https://doi.org/10.24432/C50P49"),
     "sbm": ("A graph drawn from a stochastic block model", "https://en.wikipedia.org/wiki/Stochastic_block_model"),
     "ogbn-arxiv": ("ogbn-arxiv", "https://ogb.stanford.edu/docs/nodeprop/#ogbn-arxiv"),
@@ -48,7 +48,7 @@ SOURCES = {  # name and page of what networks learn, by the recipe's name for it
 
 
 def responsible_use(manifest: Manifest) -> dict[str, Any]:
-    """Return the eight fields of a zoo, which belong to its metadata."""
+    """Return the eight fields on responsible use for a zoo."""
     data = manifest.recipe.get("data")
     learned = str(data.get("name", "")) if isinstance(data, dict) else ""
     name, url = SOURCES.get(learned, (learned, None))
@@ -57,13 +57,13 @@ def responsible_use(manifest: Manifest) -> dict[str, Any]:
 
 
 def _activities(manifest: Manifest) -> list[dict[str, Any]]:
-    """Return who or what trained the networks, and what was done with them."""
+    """Return the activities that made the zoo: training, and the import of networks that others trained."""
     versions = ", ".join(" ".join(pair) for pair in manifest.versions.items())
     if manifest.source is None:
         return [_activity("Training", f"AsymZoo trained the networks by recipe {manifest.digest}, with {versions}.")]
     return [
         _activity("Training", f"Others trained the networks: {manifest.source}."),
-        _activity("Import", f"AsymZoo brought them into its own form, as recipe {manifest.digest}, with {versions}."),
+        _activity("Import", f"AsymZoo converted them to its format, as recipe {manifest.digest}, with {versions}."),
     ]
 
 

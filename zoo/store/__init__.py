@@ -1,1 +1,1 @@
-"""Zoos on disk: the manifest, its columns and shards, and the `Zoo` that reads them; recipes are JSON here."""
+"""Zoos on disk: the manifest, its columns and shards, and the `Zoo` that reads them. Recipes are plain JSON here."""

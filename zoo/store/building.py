@@ -1,4 +1,4 @@
-"""The module of a zoo's networks, built from the architecture and the treatment that its manifest names."""
+"""Builds the module of a zoo's networks from the architecture and the treatment that the manifest names."""
 
 from pathlib import Path
 
@@ -17,55 +17,55 @@ from zoo.treatments.base import F_OF, Held, activate
 def build_module(
     manifest: Manifest, folder: Path, treatment: str, held: Held, *, own: bool, data_dir: Path | None
 ) -> nn.Module:
-    """Return the module of a treatment's networks, which is the only use of the architecture's code.
+    """Return the module of the networks under a treatment. Only this function needs the architecture's code.
 
     Arguments:
-        manifest, folder, treatment: whose networks.
-        held: what they hold constant; if `own`, of each network.
-        own: whether they do.
-        data_dir: folder of files that the networks themselves read.
+        manifest: Manifest of the zoo.
+        folder: Folder of the zoo.
+        treatment: Name of the treatment.
+        held: What the treatment holds constant; if `own`, the first dimension of each tensor is the networks.
+        own: Whether `held` has constants for each network.
+        data_dir: Folder of files that the networks themselves read, such as a graph.
 
     Raises:
-        ZooError: if the architecture or the treatment is not known here, or is another one than that of the networks.
+        ZooError: If the architecture or the treatment is not known here, or differs from that of the networks.
     """
     chosen = _treatment(manifest, folder, treatment)
     if "held_F" in manifest.columns_of(treatment) and not own:
-        raise ZooError(
-            f"{folder}: each of the {treatment} networks has its own activations; name some: stack({treatment!r}, i)"
-        )
+        raise ZooError(f"{folder}: the {treatment} networks have their own activations; use zoo[{treatment!r}].stack()")
     name, arguments = _architecture(manifest, folder)
     try:
         module = chosen.build(name, arguments, data_dir)
         layout = ParameterLayout.of(module)
     except (RecipeError, ValueError) as error:
-        raise ZooError(f"{folder}: its networks cannot be run: {error}") from None
-    known = f"{folder}: the architecture {name!r} that is known here has other"
-    remedy = f"than {treatment}'s networks; provide the code that they were made with"
+        raise ZooError(f"{folder}: the networks cannot run: {error}") from None
+    fact = f"{folder}: the architecture {name!r} known here has other"
+    remedy = f"than the {treatment} networks; give the code that made them"
     if layout != ParameterLayout.from_json(manifest.layouts[treatment]):
-        raise ZooError(f"{known} parameters {remedy}")
+        raise ZooError(f"{fact} parameters {remedy}")
     _check_held(module, chosen, held, layout, folder / treatment / CONSTANTS)
     activate(module, chosen, held, own)
     if sites_of(module) != manifest.sites[treatment]:
-        raise ZooError(f"{known} activations {remedy}")
+        raise ZooError(f"{fact} activations {remedy}")
     return module
 
 
 def _check_held(module: Architecture, chosen: Treatment, held: Held, layout: ParameterLayout, path: Path) -> None:
-    """See to it that what is held is what the treatment wants, as large as the axes on which it acts."""
+    """Check that the constants are those of the treatment, and that matrices fit the axes on which they act."""
     wanted = chosen.holds(module.sites)
     if chosen.shares and held.keys() != wanted:
-        raise damaged(path, f"it holds {', '.join(sorted(held)) or 'nothing'} instead of {', '.join(sorted(wanted))}")
+        raise damaged(path, f"it has {', '.join(sorted(held)) or 'nothing'} instead of {', '.join(sorted(wanted))}")
     for site, axis in module.sites.items():
         F, units = held.get(F_OF + site), layout.axes[axis]
         if F is not None and F.shape[-2:] != (units, units):
-            raise damaged(path, f"{F_OF + site} is not of shape ({units}, {units})")
+            raise damaged(path, f"{F_OF + site} does not have the shape ({units}, {units})")
 
 
 def _treatment(manifest: Manifest, folder: Path, treatment: str) -> Treatment:
     values = manifest.recipe["treatments"][treatment]
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in TREATMENTS:
-        raise ZooError(f"{folder}: {treatment} is of the kind {kind!r}, which this version of asymzoo does not know")
+        raise ZooError(f"{folder}: {treatment} has the unknown kind {kind!r}; install a newer asymzoo")
     try:
         return TREATMENTS[kind].model_validate(values)
     except ValidationError as error:
@@ -77,5 +77,5 @@ def _treatment(manifest: Manifest, folder: Path, treatment: str) -> Treatment:
 def _architecture(manifest: Manifest, folder: Path) -> tuple[str, dict[str, object]]:
     values = manifest.recipe.get("architecture")
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
-        raise ZooError(f"{folder}: zoo.json names no architecture; restore it from a copy")
+        raise ZooError(f"{folder}: zoo.json does not name an architecture; restore it from a copy")
     return values["name"], {name: value for name, value in values.items() if name != "name"}

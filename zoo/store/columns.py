@@ -1,4 +1,4 @@
-"""The columns of a zoo: what is known of each network, under one name in HDF5, Parquet, Croissant and `Zoo.field`."""
+"""The columns of a zoo: the values stored for each network, with the same names in HDF5, Parquet and `Networks`."""
 
 from typing import Annotated, Literal
 
@@ -10,27 +10,27 @@ Kind = Literal["id", "weights", "constant", "hyperparameter", "setting", "metric
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 WEIGHTS = ("weights", "initial_weights")
-CONSTANT = ("mask", "constants", "decay", "held_F")  # what a treatment may hold for each network by itself
+CONSTANT = ("mask", "constants", "decay", "held_F")  # columns of constants that differ between networks
 
 
 class Column(BaseModel):
-    """One value, or one row of values, for each network.
+    """Description of a column, which has one value or one row of values for each network.
 
     Arguments:
-        name: of the column, the same in every file.
-        kind: `id` (which network it is), `weights`, `constant` (what a treatment holds for this network alone),
-            `hyperparameter`, `setting` (a hyperparameter in words), `metric`, `curve` (a metric after each epoch, NaN
-            after the last), `cost`.
-        dtype: NumPy's name, or `string`.
-        width: values for each network, `parameters` for the length of a row; None for a single value.
-        unit: `fraction`, `nat`, `second`, `epoch`; empty if it has none.
-        scale: on which its values are compared.
-        bounds: least and greatest value, None where there is none.
-        meaning: one sentence.
-        treatments: that have the column; None for all.
+        name: Name of the column, the same in every file.
+        kind: Kind of its values: `id` (which network it is), `weights`, `constant` (a constant of this network alone),
+            `hyperparameter`, `setting` (a hyperparameter that is text), `metric`, `curve` (a metric after each epoch,
+            NaN after the last one), or `cost`.
+        dtype: Type of its values: a type of NumPy, or `string`.
+        width: Number of values for each network, `parameters` for the length of a row; None for a single value.
+        unit: Unit: `fraction`, `nat`, `second` or `epoch`; empty if there is none.
+        scale: Scale on which values are compared.
+        bounds: Lowest and highest value; None if there is no bound.
+        meaning: What the values mean, in one sentence.
+        treatments: Names of the treatments that have the column; None for all.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)  # what later versions add is kept when a zoo grows
+    model_config = ConfigDict(extra="allow", frozen=True)  # a growing zoo keeps the fields that later versions added
     name: str
     kind: Kind
     dtype: Annotated[str, Field(pattern=r"^(string|bool|u?int(8|16|32|64)|float(16|32|64))$")]
@@ -43,17 +43,17 @@ class Column(BaseModel):
 
     @property
     def numpy_dtype(self) -> DTypeLike:
-        """The type of its values in memory."""
+        """Type of the values in memory."""
         return np.str_ if self.dtype == "string" else np.dtype(self.dtype)
 
     def shape(self, networks: int, parameters: int) -> tuple[int, ...]:
-        """Return the shape of its array, for a number of networks that have `parameters` parameters each."""
+        """Return the shape of the column's array for K networks with P parameters each."""
         if self.width is None:
             return (networks,)
         return (networks, parameters if self.width == "parameters" else self.width)
 
     def mismatch(self, values: NDArray[np.generic], networks: int, parameters: int) -> str | None:
-        """Return how an array differs from what the column says, None if it does not."""
+        """Return how type or shape of an array differ from those of the column, None if they do not."""
         dtype = "string" if values.dtype.kind in "UO" else str(values.dtype)
         wanted = self.shape(networks, parameters)
         if (dtype, values.shape) == (self.dtype, wanted):
@@ -65,8 +65,8 @@ def _metrics(kind: Kind, prefix: str, when: str) -> list[Column]:
     columns = []
     for split in ("train", "test"):
         for name, unit, bounds, what in (
-            ("accuracy", "fraction", (0.0, 1.0), f"Fraction of {split} examples classified rightly"),
-            ("loss", "nat", (0.0, None), f"Mean cross-entropy of {split} examples, labels unsmoothed"),
+            ("accuracy", "fraction", (0.0, 1.0), f"Fraction of {split} examples that are classified correctly"),
+            ("loss", "nat", (0.0, None), f"Mean cross-entropy of {split} examples, without label smoothing"),
         ):
             columns.append(
                 Column(
@@ -81,7 +81,7 @@ def _metrics(kind: Kind, prefix: str, when: str) -> list[Column]:
     return columns
 
 
-# What zoos have; curves and constants get their widths, and hyperparameters their scale and bounds, from the recipe.
+# The columns of zoos. The recipe decides the width of curves and constants, and scale and bounds of hyperparameters.
 KNOWN: dict[str, Column] = {
     column.name: column
     for column in (
@@ -90,33 +90,33 @@ KNOWN: dict[str, Column] = {
             kind="weights",
             dtype="float32",
             width="parameters",
-            meaning="Trained weights as the network uses them; at fixed entries, the constants.",
+            meaning="Trained weights as the network uses them; fixed entries are the constants.",
         ),
         Column(
             name="initial_weights",
             kind="weights",
             dtype="float32",
             width="parameters",
-            meaning="The same before training.",
+            meaning="Weights before training, as the network uses them.",
         ),
         Column(
             name="pair",
             kind="id",
             dtype="int64",
             bounds=(0.0, None),
-            meaning="Number of the pair; the same number is the same draw under every treatment.",
+            meaning="Number of the pair; every treatment has one network of each pair.",
         ),
         Column(
             name="split",
             kind="id",
             dtype="string",
-            meaning="`train` (50 %), `validation` (25 %) or `test` (25 %), the same for all networks of a pair.",
+            meaning="Split: `train` (50 %), `validation` (25 %) or `test` (25 %), the same for all networks of a pair.",
         ),
         Column(
             name="status",
             kind="id",
             dtype="string",
-            meaning="`trained`, or `diverged`: then the weights are those of the last finite loss.",
+            meaning="`trained` or `diverged`; the weights of a diverged network are those of its last finite loss.",
         ),
         Column(
             name="seconds",
@@ -124,7 +124,7 @@ KNOWN: dict[str, Column] = {
             dtype="float32",
             unit="second",
             bounds=(0.0, None),
-            meaning="Time of training on one core: the network's part of its stack's.",
+            meaning="Training time: in every epoch, the time of the network's stack divided by the number of networks.",
         ),
         Column(
             name="learning_rate",
@@ -138,7 +138,7 @@ KNOWN: dict[str, Column] = {
             kind="hyperparameter",
             dtype="float64",
             bounds=(0.0, None),
-            meaning="Weight decay: decoupled for AdamW, part of the gradient for SGD.",
+            meaning="Weight decay, decoupled for AdamW and part of the gradient for SGD.",
         ),
         Column(
             name="label_smoothing",
@@ -146,7 +146,7 @@ KNOWN: dict[str, Column] = {
             dtype="float64",
             unit="fraction",
             bounds=(0.0, 1.0),
-            meaning="Fraction of the label's mass that is spread over all classes.",
+            meaning="Fraction of the label's probability that is spread over all classes.",
         ),
         Column(
             name="epochs",
@@ -154,35 +154,35 @@ KNOWN: dict[str, Column] = {
             dtype="int64",
             unit="epoch",
             bounds=(0.0, None),
-            meaning="Passes over the training set.",
+            meaning="Number of passes over the training set.",
         ),
-        *_metrics("metric", "", "after training, on plain data without augmentation"),
-        *_metrics("curve", "curve_", "after each epoch, NaN after the last"),
+        *_metrics("metric", "", "after training, on data without augmentation"),
+        *_metrics("curve", "curve_", "after each epoch, NaN after the last one"),
         Column(
             name="mask",
             kind="constant",
             dtype="uint8",
-            meaning="The network's own mask, true where entries train: P bits, by `numpy.packbits`.",
+            meaning="Mask of this network, true where entries train: P bits, packed by `numpy.packbits`.",
         ),
         Column(
             name="constants",
             kind="constant",
             dtype="float32",
             width="parameters",
-            meaning="The network's own constants, added to what trains.",
+            meaning="Constants of this network, which are added to the entries that train.",
         ),
         Column(
             name="decay",
             kind="constant",
             dtype="float32",
             width="parameters",
-            meaning="The network's own factors on the weight decay.",
+            meaning="Factors of this network on the weight decay.",
         ),
         Column(
             name="held_F",
             kind="constant",
             dtype="float32",
-            meaning="The network's own matrices `F` of its activations `x * sigmoid(F @ x)`, laid end to end.",
+            meaning="Matrices `F` of this network's activations `x * sigmoid(F @ x)`, laid end to end.",
         ),
     )
 }

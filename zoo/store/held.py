@@ -1,4 +1,4 @@
-"""What a treatment holds for each network by itself, as columns of a shard, and back."""
+"""Converts constants that differ between networks to columns of a shard, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from zoo.treatments.base import F_OF, Held
 
 
 def pack_held(held: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """Return the columns of K networks, of what is held for each, `(K, ...)`."""
+    """Return the columns that store the constants `(K, ...)` of K networks."""
     columns = {name: held[name].numpy() for name in ("constants", "decay") if name in held}
     if "mask" in held:
         columns["mask"] = np.packbits(held["mask"].numpy(), axis=1)
@@ -25,7 +25,7 @@ def pack_held(held: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 
 def unpack_held(columns: Mapping[str, NDArray[Any]], layout: ParameterLayout, sites: Sites) -> Held:
-    """Return what is held for each of K networks, the inverse of `pack_held`."""
+    """Return the constants `(K, ...)` of K networks from their columns: the inverse of `pack_held`."""
     held = {name: torch.from_numpy(columns[name]) for name in ("constants", "decay") if name in columns}
     if "mask" in columns:
         held["mask"] = torch.from_numpy(np.unpackbits(columns["mask"], axis=1, count=layout.size).astype(bool))
@@ -38,10 +38,10 @@ def unpack_held(columns: Mapping[str, NDArray[Any]], layout: ParameterLayout, si
 
 
 def columns_held(held: Mapping[str, Tensor], treatment: str) -> list[Column]:
-    """Describe the columns of what a treatment holds for each network, `(K, ...)`."""
-    described = []
+    """Return the descriptions of the columns that store a treatment's constants `(K, ...)`."""
+    columns = []
     for name, values in pack_held({name: tensor[:1] for name, tensor in held.items()}).items():
         known = KNOWN[name]
         width = known.width or values.shape[1]
-        described.append(known.model_copy(update={"width": width, "treatments": (treatment,)}))
-    return described
+        columns.append(known.model_copy(update={"width": width, "treatments": (treatment,)}))
+    return columns

@@ -1,7 +1,7 @@
-"""Shards: HDF5 files whose arrays lie at the top level, each with the networks as its first dimension.
+"""Shards: HDF5 files with one array for each column, whose first dimension is the networks.
 
-Weights are contiguous and uncompressed, so that they can be mapped and random rows read at memory speed; h5py's own
-indexing is thirty times slower. `datasets.load_dataset("hdf5", data_files=...)` reads shards unchanged.
+Weights are contiguous and not compressed, so that they can be memory-mapped and random rows are read at the speed of
+memory. Indexing with h5py is thirty times slower. `datasets.load_dataset("hdf5", data_files=...)` can read shards.
 """
 
 import io
@@ -28,23 +28,24 @@ CONSTANTS = "constants.safetensors"
 def write_shard(
     folder: Path, manifest: Manifest, treatment: str, pairs: range, arrays: Mapping[str, NDArray[Any]], mode: Mode
 ) -> File:
-    """Write the networks of a run of pairs.
+    """Write the networks of consecutive pairs under a treatment.
 
     Arguments:
-        folder: of the zoo.
-        manifest: that says which columns there are.
-        treatment, pairs: whose networks.
-        arrays: one for each column, its first dimension the networks.
-        mode: in which they were trained.
+        folder: Folder of the zoo.
+        manifest: Manifest, which lists the columns.
+        treatment: Name of the treatment.
+        pairs: Numbers of the pairs.
+        arrays: Values of each column, `(pairs, ...)`.
+        mode: Mode in which the networks were trained.
 
     Raises:
-        ZooError: if the arrays are not those of the columns, or cannot be written.
+        ZooError: If the arrays do not fit the columns, or the file cannot be written.
     """
     columns, size = manifest.columns_of(treatment), row_size(manifest, treatment)
     if columns.keys() != arrays.keys():
         raise ZooError(f"{folder}: {treatment}: columns differ in {sorted(columns.keys() ^ arrays.keys())}")
-    image = io.BytesIO()  # whole in memory first: a full disk then is an ordinary error of an ordinary write
-    with h5py.File(image, "w", track_order=True) as file:  # the order of columns is that of the manifest
+    image = io.BytesIO()  # in memory first, so that a full disk raises an ordinary `OSError` and not one of HDF5
+    with h5py.File(image, "w", track_order=True) as file:  # keeps the columns in the order of the manifest
         for name, column in columns.items():
             if fact := column.mismatch(arrays[name], len(pairs), size):
                 raise ZooError(f"{folder}: {treatment}: {fact}")
@@ -54,7 +55,7 @@ def write_shard(
 
 
 def write_constants(folder: Path, treatment: str, held: Mapping[str, Tensor]) -> File:
-    """Write what a treatment holds constant in the whole zoo."""
+    """Write the constants that all networks of a treatment share."""
     return _write(folder, f"{treatment}/{CONSTANTS}", safetensors.torch.save(dict(held)), treatment)
 
 
@@ -68,15 +69,15 @@ def _write(
 
 
 def row_size(manifest: Manifest, treatment: str) -> int:
-    """Return P, the length of a treatment's rows."""
+    """Return the length P of the rows of a treatment."""
     return int(sum(np.prod(parameter["shape"], dtype=np.int64) for parameter in manifest.layouts[treatment]))
 
 
 def read_constants(folder: Path, file: File) -> dict[str, Tensor]:
-    """Read what a treatment holds constant in the whole zoo, having compared the file with its checksum.
+    """Check the checksum of a file of constants, and read it.
 
     Raises:
-        ZooError: if it is not what the manifest lists.
+        ZooError: If the file differs from what the manifest lists.
     """
     path = folder / file.path
     content = path.read_bytes()
@@ -92,12 +93,12 @@ def read_column(folder: Path, file: File, column: Column, parameters: int) -> ND
     """Read one column of a shard.
 
     Raises:
-        ZooError: if the shard cannot be read, or its array is not what the column says.
+        ZooError: If the shard cannot be read, or type or shape of the array differ from those of the column.
     """
     with open_shard(folder, file) as shard:
         dataset = _dataset(shard, column.name, folder / file.path)
         wanted = column.shape(networks_of(file), parameters)
-        if dataset.shape != wanted:  # before anything is read: shapes are a stranger's
+        if dataset.shape != wanted:  # checked before reading, since a forged shape could exceed the memory
             raise damaged(folder / file.path, f"{column.name} has shape {dataset.shape}, not {wanted}")
         strings = h5py.check_string_dtype(dataset.dtype) is not None
         values = dataset.asstr()[...].astype(str) if strings else dataset[...]
@@ -107,22 +108,26 @@ def read_column(folder: Path, file: File, column: Column, parameters: int) -> ND
 
 
 def map_rows(folder: Path, file: File, name: str, parameters: int) -> "np.memmap[Any, Any]":
-    """Map the float32 rows of a shard, having checked that they are what they should be.
+    """Map the float32 rows of a shard into memory.
 
     Raises:
-        ZooError: if the shard cannot be read, or they are not.
+        ZooError: If the shard cannot be read, or the rows are not a contiguous float32 array of the right shape.
     """
     path, shape = folder / file.path, (networks_of(file), parameters)
     with open_shard(folder, file) as shard:
         dataset = _dataset(shard, name, path)
         offset = dataset.id.get_offset()
         if dataset.shape != shape or dataset.dtype != np.float32 or offset is None:
-            raise damaged(path, f"{name} is no contiguous float32 array of shape {shape}")
+            raise damaged(path, f"{name} is not a contiguous float32 array of shape {shape}")
     return np.memmap(path, np.float32, "r", offset, shape)
 
 
 def open_shard(folder: Path, file: File) -> h5py.File:
-    """Open a shard to read."""
+    """Open a shard for reading.
+
+    Raises:
+        ZooError: If it is not a valid HDF5 file.
+    """
     try:
         return h5py.File(folder / file.path, "r")
     except OSError as error:
@@ -130,20 +135,20 @@ def open_shard(folder: Path, file: File) -> h5py.File:
 
 
 def networks_of(file: File) -> int:
-    """Return how many networks a shard has."""
+    """Return the number of networks in a shard."""
     assert file.pairs is not None
     return file.pairs[1] - file.pairs[0]
 
 
 def damaged(path: Path, reason: str) -> ZooError:
-    """Return the error that a file is not what it should be."""
+    """Return the error for a damaged file."""
     return ZooError(f"{path}: damaged ({reason}); delete it and generate again")
 
 
 def _dataset(shard: h5py.File, name: str, path: Path) -> h5py.Dataset:
     dataset = shard.get(name)
     if not isinstance(dataset, h5py.Dataset):
-        raise damaged(path, f"it has no {name}, which {path.parent.parent.name} says it has")
+        raise damaged(path, f"it has no {name}, which the manifest of {path.parent.parent.name} lists")
     if dataset.external is not None or dataset.is_virtual or dataset.file.id != shard.id:
         raise damaged(path, f"{name} refers to another file")
     return dataset

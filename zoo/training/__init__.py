@@ -1,1 +1,1 @@
-"""From a recipe to a zoo: the training loop, generation by workers, and verification."""
+"""Makes a zoo from a recipe: planning, the training loop, generation by workers, and verification."""

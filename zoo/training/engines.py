@@ -1,8 +1,8 @@
-"""Runs jobs side by side: in processes of this machine, or on a Ray cluster. One thread each, always.
+"""Runs jobs in parallel: in processes on this machine, or on a Ray cluster.
 
-An engine takes jobs and a function `work(job, advance)`, where `advance(n)` reports that n networks are done (in
-processes, `advance` reports anything), and yields results as they come. With two threads a step took up to a thousand
-times longer while another process ran.
+An engine takes jobs and a function `work(job, report)`, and yields results as they are finished. Within `work`,
+`report(n)` reports that n more networks are complete. Every process has one thread: with two threads, a training step
+took 6 to 1,000 times longer while another process ran on the same two cores.
 """
 
 import logging
@@ -21,30 +21,30 @@ from zoo.errors import AsymZooError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Advance = Callable[[Any], object]
-Work = Callable[[Job, Advance], Result]
+Report = Callable[[Any], object]  # receives numbers of networks, or what else the work reports
+Work = Callable[[Job, Report], Result]
 
-_reports: "SimpleQueue[Any] | None" = None  # of a worker process, to its parent
+_reports: "SimpleQueue[Any] | None" = None  # in a worker process: the queue of reports to its parent
 
 
 def fix_rounding() -> None:
-    """Let MKL round alike wherever in memory a network lies; for the whole process, until its end.
+    """Make matrix products of MKL independent of where in memory a network is, until the process ends.
 
-    Without it MKL's products of odd widths depend, in the last bit, on where a network of a stack lies. It costs no
-    time. MKL reads it at its first product, so call it before anything is computed, as commands and workers do.
+    Without this, products of odd widths depend in the last bit on the position of a network in its stack. It costs no
+    time. MKL reads the setting at its first product, so this must be called before any computation.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
-def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int, advance: Advance) -> Iterator[Result]:
-    """Run jobs in `workers` processes, or in this one if that is 1."""
+def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int, report: Report) -> Iterator[Result]:
+    """Run jobs in worker processes, or in this process if `workers` is 1."""
     if workers == 1:
         import torch
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            yield from (work(job, advance) for job in jobs)
+            yield from (work(job, report) for job in jobs)
         finally:
             torch.set_num_threads(threads)
         return
@@ -56,13 +56,13 @@ def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int,
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 while not reports.empty():
-                    advance(reports.get())
+                    report(reports.get())
                 for future in done:
                     yield future.result()
         except BrokenProcessPool:
             raise AsymZooError(
                 "workers: a worker process ended before its work was done; if memory is short, use fewer workers; "
-                'a script has to call this under `if __name__ == "__main__":`'
+                'in a script, call this under `if __name__ == "__main__":`'
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -78,7 +78,7 @@ def _begin_worker(reports: "SimpleQueue[Any]") -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave no worker behind when the parent is killed, which ends without a word to its pool."""
+    """End this worker when its parent ends: a parent that is killed cannot shut down its pool."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait_for_any([parent.sentinel])
@@ -90,10 +90,10 @@ def _work_in_process(job: Job, work: Work[Job, Result]) -> Result:
     return work(job, _reports.put)
 
 
-def run_on_ray(jobs: Sequence[Job], work: Work[Job, Result], workers: int, advance: Advance) -> Iterator[Result]:
-    """Run jobs on the Ray cluster at hand, or a local one of `workers` CPUs; progress comes by whole jobs.
+def run_on_ray(jobs: Sequence[Job], work: Work[Job, Result], report: Report) -> Iterator[Result]:
+    """Run jobs on the Ray cluster at `RAY_ADDRESS`, or on a local one; progress is reported when a job is complete.
 
-    The folder of the zoo has to be the same for all nodes, and so have those of modules that are not installed.
+    All nodes must share the folder of the zoo, and the folders of modules that are not installed.
     """
     try:
         import ray
@@ -101,16 +101,15 @@ def run_on_ray(jobs: Sequence[Job], work: Work[Job, Result], workers: int, advan
         raise AsymZooError("engine: ray is not installed; pip install 'asymzoo[ray]', or use processes") from None
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
-        ray.init(
-            address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level=logging.ERROR
-        )
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
     @ray.remote(num_cpus=1)
     def remote(job: bytes, path: Sequence[str]) -> tuple[Result, int]:
         import torch
 
         torch.set_num_threads(1)
-        sys.path.extend(folder for folder in path if folder not in sys.path)  # before what is in them is imported
+        # The job is unpickled in the next line, and may need modules from these folders.
+        sys.path.extend(folder for folder in path if folder not in sys.path)
         counts: list[int] = []
         return work(ray.cloudpickle.loads(job), counts.append), sum(counts)
 
@@ -118,8 +117,5 @@ def run_on_ray(jobs: Sequence[Job], work: Work[Job, Result], workers: int, advan
     while pending:
         (done,), pending = ray.wait(pending)
         result, networks = ray.get(done)
-        advance(networks)
+        report(networks)
         yield result
-
-
-ENGINES = {"processes": run_in_processes, "ray": run_on_ray}

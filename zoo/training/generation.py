@@ -1,6 +1,6 @@
-"""From a recipe to a zoo: trains what is missing, shard by shard, and can be interrupted at any time."""
+"""Generates a zoo from a recipe: trains the missing networks shard by shard, and can be interrupted at any time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,22 +17,23 @@ from zoo.files import is_occupied
 from zoo.networks.architectures import architecture_of, is_importable
 from zoo.networks.parameters import ParameterLayout
 from zoo.networks.stack import stack_size
+from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import HYPERPARAMETERS, Recipe
 from zoo.seeds import rng_for
 from zoo.store.held import pack_held
 from zoo.store.manifest import MANIFEST, File, Manifest
 from zoo.store.shards import write_constants, write_shard
 from zoo.store.zoo import Zoo
-from zoo.training.engines import ENGINES, Advance, fix_rounding
+from zoo.training.engines import fix_rounding, run_in_processes, run_on_ray
 from zoo.training.modes import mode_here
 from zoo.training.planning import Shard, begin, merge, plan
-from zoo.training.training import METRICS, Hyperparameters, Trained, train
+from zoo.training.training import MEASURED, Draws, Trained, train
 from zoo.treatments import Treated
 
 
 @dataclass(frozen=True)
-class Job:
-    """A shard, and all that a worker needs to know to make it."""
+class ShardJob:
+    """A shard, and all that a worker needs to make it."""
 
     shard: Shard
     manifest: Manifest
@@ -46,85 +47,92 @@ def generate(
     recipe: Recipe,
     folder: str | Path,
     *,
-    engine: Literal["processes", "ray"] = "processes",
-    workers: int = 1,
+    workers: int | Literal["ray"] = 1,
     device: str = "cpu",
     data_dir: str | Path | None = None,
     shard_pairs: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = ignore,
 ) -> Zoo:
-    """Make a zoo, or what is still missing of it.
+    """Make a zoo, or complete one that is there.
 
-    A folder that holds a zoo of the same recipe grows: by more pairs, by further treatments.
+    A zoo of the same recipe in the folder grows by the pairs and treatments that it lacks. Its files stay unchanged.
 
     Arguments:
-        recipe: what to make.
-        folder: where.
-        engine, workers: how many processes, of one thread each, and where they run.
-        device: `cpu` or `cuda`.
-        data_dir: a folder with the data set's files, where the Hub is out of reach.
-        shard_pairs: pairs in a file; the networks do not depend on it.
-        progress: called with the networks done and the networks to do.
+        recipe: Recipe of the zoo.
+        folder: Folder of the zoo.
+        workers: Number of processes of one thread each, or `ray` to run on a Ray cluster.
+        device: Device that trains, `cpu` or `cuda`.
+        data_dir: Folder with the data set's files; without it they come from the Hub.
+        shard_pairs: Number of pairs in a file; the networks do not depend on it.
+        progress: Called with the number of networks that were just trained.
 
     Raises:
-        AsymZooError: if the recipe, the data or the folder will not do; nothing is overwritten.
+        AsymZooError: If the recipe or the data are not valid, or the folder holds something else. Nothing is
+            overwritten.
     """
     check_device(device)
-    check_workers(recipe, engine, workers)
+    check_workers(recipe, workers)
     if recipe.imported:
-        raise RecipeError(f"{recipe.name}: imported: nobody knows how to train networks of others; remove the field")
+        raise RecipeError(f"{recipe.name}: imported: networks of others cannot be trained; remove the field")
     fix_rounding()
     folder, data_dir = Path(folder), None if data_dir is None else Path(data_dir)
     data = recipe.load_data(data_dir)
     for treatment in recipe.treatments:
         check_fit(recipe, treatment, data)
     manifest, recipe = _begin(recipe, folder)
-    jobs = [Job(shard, manifest, recipe, folder, device, data_dir) for shard in plan(manifest, shard_pairs)]
-    done, total = 0, sum(len(job.shard.pairs) for job in jobs)
-
-    def advance(networks: int) -> None:
-        nonlocal done
-        done += networks
-        progress(done, total)
-
-    progress(0, total)
-    for file in ENGINES[engine](jobs, make_shard, workers, advance) if jobs else ():
+    jobs = [ShardJob(shard, manifest, recipe, folder, device, data_dir) for shard in plan(manifest, shard_pairs)]
+    for file in _make(jobs, workers, progress) if jobs else ():
         manifest = manifest.model_copy(update={"files": (*manifest.files, file)})
         manifest.write(folder)
     return Zoo(folder, data_dir)
 
 
 def check_device(device: str) -> None:
-    """Raise an `AsymZooError` if there is no such device here."""
+    """Raise an `AsymZooError` if this machine does not have the device."""
     known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if device.partition(":")[0] not in known:
         raise AsymZooError(f"device: there is no {device!r} here; use {' or '.join(known)}")
 
 
-def check_workers(recipe: Recipe, engine: str, workers: int) -> None:
-    """Raise a `RecipeError` if worker processes cannot import a recipe's architecture."""
+def _make(jobs: Sequence[ShardJob], workers: int | Literal["ray"], progress: Progress) -> Iterator[File]:
+    """Make shards in worker processes or on Ray, and yield their files as they are finished."""
+    if workers == "ray":
+        return run_on_ray(jobs, make_shard, progress)
+    return run_in_processes(jobs, make_shard, workers, progress)
+
+
+def check_workers(recipe: Recipe, workers: int | Literal["ray"]) -> None:
+    """Raise a `RecipeError` if worker processes are needed and cannot import the recipe's architecture."""
     name = recipe.architecture.name
-    if engine == "processes" and workers > 1 and not is_importable(architecture_of(name)):
+    if workers not in (1, "ray") and not is_importable(architecture_of(name)):
         raise RecipeError(
             f"{recipe.name}: architecture: worker processes cannot import {name!r} from a notebook, standard input or "
-            "a function; put the class in a file of its own, or use one worker"
+            "a function; put the class in its own file, or use one worker"
         )
 
 
 def check_fit(recipe: Recipe, treatment: str, data: Data) -> None:
-    """Raise a `RecipeError` if a network cannot take the data's examples, tell its classes apart, or be trained."""
+    """Check that networks under a treatment fit the data.
+
+    Raises:
+        RecipeError: If they cannot read the examples, do not have one output for each class, or compute something else
+            in training than in evaluation.
+    """
     module, place = recipe.treat(treatment, data_dir=data.folder).module, f"{recipe.name}: architecture:"
     try:
         outputs = [_run(module, data.test_x[:4], training=training) for training in (False, True)]
     except (RuntimeError, ValueError) as error:
         fact = str(error).splitlines()[0]
-        raise RecipeError(f"{place} does not take examples of shape {data.shape} of {data.name} ({fact})") from None
+        raise RecipeError(
+            f"{place} cannot read examples of {data.name}, whose shape is {data.shape} ({fact}); change its arguments"
+        ) from None
     if outputs[0].shape[-1] != data.classes:
-        raise RecipeError(f"{place} {outputs[0].shape[-1]} outputs for the {data.classes} classes of {data.name}")
+        fact = f"has {outputs[0].shape[-1]} outputs, but {data.name} has {data.classes} classes"
+        raise RecipeError(f"{place} {fact}; change its arguments")
     if not torch.equal(*outputs):
         raise RecipeError(
-            f"{place} {recipe.architecture.name} gives other outputs in training than in evaluation, which is not "
-            "supported; leave out what does so, such as dropout"
+            f"{place} {recipe.architecture.name} has other outputs in training than in evaluation, which is not "
+            "supported; leave out modules that behave so, such as dropout"
         )
 
 
@@ -135,17 +143,17 @@ def _run(module: nn.Module, x: torch.Tensor, *, training: bool) -> torch.Tensor:
 
 
 def _begin(recipe: Recipe, folder: Path) -> tuple[Manifest, Recipe]:
-    """Write or extend the manifest, and what treatments hold constant; return it, and the whole recipe."""
+    """Write or extend the manifest and the constants of treatments; return the manifest and the recipe of the zoo."""
     if not is_occupied(folder):
         manifest = begin(recipe)
     elif not (folder / MANIFEST).exists():
-        raise ZooError(f"{folder}: is not empty and no zoo; choose another folder")
+        raise ZooError(f"{folder}: is not empty and is not a zoo; choose another folder")
     else:
         before = Manifest.read(folder)
         recipe = merge(Recipe.read(before.recipe, str(folder)), recipe, folder)
         files = tuple(file for file in before.files if (folder / file.path).is_file())
         manifest = _grown(before, begin(recipe), folder).model_copy(update={"files": files})
-    manifest.write(folder)  # before anything else: an interrupted beginning is a zoo to go on with
+    manifest.write(folder)  # before any other file, so that generation can continue after an interruption
     present = {file.treatment for file in manifest.files if file.pairs is None}
     for treatment in manifest.treatments:
         treated = recipe.treat(treatment)
@@ -157,31 +165,31 @@ def _begin(recipe: Recipe, folder: Path) -> tuple[Manifest, Recipe]:
 
 
 def _grown(before: Manifest, now: Manifest, folder: Path) -> Manifest:
-    """Return the manifest of a zoo that grows, with all that it had."""
+    """Return the manifest of a growing zoo, which keeps fields and files that only `before` has."""
     had = {column.name: column for column in before.columns}
     if added := had.keys() - {column.name for column in now.columns}:
-        raise ZooError(f"{folder}: has a column {min(added)!r} that generating cannot fill; choose another folder")
+        raise ZooError(f"{folder}: has a column {min(added)!r} that `generate` cannot fill; choose another folder")
     for treatment in before.treatments:
-        layouts = [ParameterLayout.from_json(each.layouts[treatment]) for each in (before, now)]
+        layouts = [ParameterLayout.from_json(manifest.layouts[treatment]) for manifest in (before, now)]
         if layouts[0] != layouts[1] or before.sites[treatment] != now.sites[treatment]:
             raise ZooError(
                 f"{folder}: the architecture {now.recipe['architecture']['name']!r} known here has other parameters or "
-                f"activations than {treatment}'s networks; provide the code that made them, or choose another folder"
+                f"activations than the {treatment} networks; give the code that made them, or choose another folder"
             )
     replaced = {name: getattr(now, name) for name in now.model_fields_set - {"created", "versions", "files"}}
     columns = tuple(had.get(column.name, column).model_copy(update=dict(column)) for column in now.columns)
     return before.model_copy(update=replaced | {"columns": columns})
 
 
-_load_once = lru_cache(maxsize=1)(load_data)  # a worker makes many shards of the same data
+_load_once = lru_cache(maxsize=1)(load_data)  # a worker makes many shards from the same data
 
 
-def make_shard(job: Job, advance: Advance) -> File:
+def make_shard(job: ShardJob, progress: Progress) -> File:
     """Train the networks of a shard and write them."""
     fix_rounding()
     recipe, shard = job.recipe, job.shard
     data = _load_once(recipe.data.name, data_dir=job.data_dir, train_limit=recipe.data.train_limit)
-    arrays = train_pairs(recipe, shard.treatment, shard.pairs, data, device=job.device, progress=advance)
+    arrays = train_pairs(recipe, shard.treatment, shard.pairs, data, device=job.device, progress=progress)
     mode = mode_here(job.device, data.digest)
     return write_shard(job.folder, job.manifest, shard.treatment, shard.pairs, arrays, mode)
 
@@ -193,67 +201,92 @@ def train_pairs(
     data: Data,
     *,
     device: str = "cpu",
-    progress: Advance = lambda networks: None,
+    progress: Progress = ignore,
 ) -> dict[str, NDArray[Any]]:
-    """Train the networks of some pairs; return all that a zoo keeps of them, each `(pairs, ...)`.
+    """Train the networks of some pairs under a treatment.
 
-    Networks of like length train together, as many as is quick; the result does not depend on it.
+    Networks with similar numbers of epochs train together in stacks; the results do not depend on the stacks.
+
+    Arguments:
+        recipe: Recipe of the networks.
+        treatment: Name of the treatment.
+        pairs: Numbers of the pairs.
+        data: Data that the networks learn.
+        device: Device that trains.
+        progress: Called with the number of networks that were just trained.
+
+    Returns:
+        Columns of a shard by name, each `(pairs, ...)` in the order of `pairs`.
     """
     treated = recipe.treat(treatment, pairs=pairs, data_dir=data.folder)
-    drawn = [recipe.draw(pair) for pair in pairs]
-    values = {name: np.array([draw[name] for draw in drawn]) for name in HYPERPARAMETERS}
-    values["epochs"] = values["epochs"].astype(np.int64)
+    hyperparameters = _draw_hyperparameters(recipe, pairs)
     starts = start_rows(recipe, treatment, treated, pairs)
     trained: list[tuple[NDArray[np.int64], Trained]] = []
-    by_length = values["epochs"].argsort(kind="stable")
+    by_length = hyperparameters["epochs"].argsort(kind="stable")
     size = stack_size(treated.module, treated.layout, device)
     for index in np.split(by_length, range(size, len(pairs), size)):
+        drawn = {name: torch.from_numpy(values[index]) for name, values in hyperparameters.items()}
         result = train(
             treated.take(torch.from_numpy(index)),
             starts[index].to(device),
-            Hyperparameters(**{name: torch.from_numpy(value[index]) for name, value in values.items()}),
+            Draws(torch.tensor([pairs[i] for i in index]), **drawn),
             data,
             recipe.training,
             seed=recipe.seed,
-            pairs=[pairs[i] for i in index],
             progress=progress,
         )
         trained.append((index, result))
     return {
-        "initial_weights": treated.rows(treated.thetas(starts)).numpy(),
+        "initial_weights": treated.to_rows(treated.keep_trainable(starts)).numpy(),
         "pair": np.array(pairs, np.int64),
         "split": np.array([recipe.split_of(pair) for pair in pairs]),
-        **values,
+        **hyperparameters,
         **_in_order(trained, int(recipe.training.epochs.high)),
         **(pack_held(treated.held) if treated.own else {}),
     }
 
 
+def _draw_hyperparameters(recipe: Recipe, pairs: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """Return the hyperparameters of pairs by name, each `(pairs,)`."""
+    draws = [recipe.draw(pair) for pair in pairs]
+    columns = {name: np.array([draw[name] for draw in draws]) for name in HYPERPARAMETERS}
+    columns["epochs"] = columns["epochs"].astype(np.int64)
+    return columns
+
+
 def _in_order(trained: Sequence[tuple[NDArray[np.int64], Trained]], epochs: int) -> dict[str, NDArray[Any]]:
-    """Return what training has left of all networks, in their order, curves as wide as the longest may be."""
+    """Join the results of several stacks, in the order of the pairs.
+
+    Arguments:
+        trained: Positions of the networks of each stack, and what training returned.
+        epochs: Width of the curves; shorter ones are filled up with NaN.
+    """
     order = np.concatenate([index for index, _ in trained]).argsort()
 
-    def gather(part: Callable[[Trained], torch.Tensor]) -> NDArray[Any]:
-        return torch.cat([part(result) for _, result in trained])[order].numpy()
+    def gather(column: Callable[[Trained], torch.Tensor]) -> NDArray[Any]:
+        return torch.cat([column(result) for _, result in trained])[order].numpy()
 
     def metric(name: str, result: Trained) -> torch.Tensor:
         return result.metrics[name]
 
     def curve(name: str, result: Trained) -> torch.Tensor:
-        known = result.curves[name]
-        return nn.functional.pad(known, (0, epochs - known.shape[1]), value=torch.nan)
+        values = result.curves[name]
+        return nn.functional.pad(values, (0, epochs - values.shape[1]), value=torch.nan)
 
     return {
         "weights": gather(lambda result: result.rows),
         "status": np.where(gather(lambda result: result.diverged), "diverged", "trained"),
         "seconds": gather(lambda result: result.seconds),
-        **{name: gather(partial(metric, name)) for name in METRICS},
-        **{f"curve_{name}": gather(partial(curve, name)) for name in METRICS},
+        **{name: gather(partial(metric, name)) for name in MEASURED},
+        **{f"curve_{name}": gather(partial(curve, name)) for name in MEASURED},
     }
 
 
 def start_rows(recipe: Recipe, treatment: str, treated: Treated, pairs: Sequence[int]) -> torch.Tensor:
-    """Draw the initial numbers of pairs, which all treatments share, and let the treatment change them, `(K, P)`."""
+    """Return the initial `theta` of pairs, `(K, P)`.
+
+    All treatments with the same layout start from the same draw, which a treatment may then change.
+    """
     chosen = recipe.treatments[treatment]
     rows = [treated.layout.draw_initial(rng_for(recipe.seed, "initial", pair)) for pair in pairs]
     return torch.stack(

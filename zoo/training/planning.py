@@ -1,4 +1,4 @@
-"""What is to be trained: the manifest of a zoo to be, of a zoo that grows, and the shards that it lacks."""
+"""Plans the training of a zoo: the manifest of a new or growing zoo, and the shards that are missing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,29 +11,30 @@ from zoo.errors import ZooError
 from zoo.recipes.recipe import HYPERPARAMETERS, Recipe
 from zoo.store.columns import KNOWN, WEIGHTS, Column
 from zoo.store.held import columns_held
-from zoo.store.manifest import Manifest
+from zoo.store.manifest import MANIFEST, Manifest
 from zoo.store.shards import row_size
-from zoo.training.training import METRICS
+from zoo.training.training import MEASURED
 
-SHARD_BYTES = 32 << 20
-PACKAGES = ("asymzoo", "torch", "numpy", "h5py")
-ALWAYS = ("pair", "split", "status")
+SHARD_BYTES = 32 << 20  # most bytes of weights in a shard: a shard is also the unit of work that can be interrupted
+PACKAGES = ("asymzoo", "torch", "numpy", "h5py")  # their versions are recorded in the manifest
+ALWAYS = ("pair", "split", "status")  # columns of every zoo, imported ones included
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What a worker is to make: a treatment's networks for a run of pairs."""
+    """A file to make: the networks of a treatment for consecutive pairs."""
 
     treatment: str
     pairs: range
 
 
 def begin(recipe: Recipe, columns: Iterable[Column] | None = None) -> Manifest:
-    """Describe a zoo without networks.
+    """Return the manifest of a zoo that has no networks yet.
 
     Arguments:
-        recipe: that makes it.
-        columns: of its shards, besides what treatments hold for each network; those of generated zoos by default.
+        recipe: Recipe of the zoo.
+        columns: Columns of the shards, without the constants that differ between networks; by default the columns of
+            generated zoos.
     """
     treated = {name: recipe.treat(name) for name in recipe.treatments}
     held = [column for name, one in treated.items() if one.own for column in columns_held(one.held, name)]
@@ -49,57 +50,82 @@ def begin(recipe: Recipe, columns: Iterable[Column] | None = None) -> Manifest:
 
 
 def generated_columns(recipe: Recipe) -> list[Column]:
-    """Return the columns of what `generate` makes of a recipe."""
+    """Return the columns of the zoo that `generate` makes from a recipe."""
     longest = int(recipe.training.epochs.high)
-    curves = [KNOWN[f"curve_{name}"].model_copy(update={"width": longest}) for name in METRICS]
+    curves = [KNOWN[f"curve_{name}"].model_copy(update={"width": longest}) for name in MEASURED]
     known = [KNOWN[name] for name in (*WEIGHTS, *ALWAYS, "seconds")]
     hyperparameters = [hyperparameter(recipe, name) for name in HYPERPARAMETERS]
-    return [*known, *hyperparameters, *(KNOWN[name] for name in METRICS), *curves]
+    return [*known, *hyperparameters, *(KNOWN[name] for name in MEASURED), *curves]
 
 
 def hyperparameter(recipe: Recipe, name: str) -> Column:
-    """Describe a hyperparameter that a recipe draws, with the bounds and the scale of its distribution."""
+    """Return the column of a hyperparameter, with the bounds and the scale of its distribution in the recipe."""
     drawn = getattr(recipe.training, name)
     scale = "logarithmic" if drawn.log_uniform else "linear"
     return KNOWN[name].model_copy(update={"scale": scale, "bounds": (float(drawn.low), float(drawn.high))})
 
 
 def _joined(columns: Iterable[Column]) -> list[Column]:
-    """Return each column once, with all of its treatments."""
-    found: dict[str, Column] = {}
+    """Merge columns of the same name into one column with all their treatments."""
+    merged: dict[str, Column] = {}
     for column in columns:
-        before = found.get(column.name)
+        before = merged.get(column.name)
         if before is not None and before.width != column.width:
             both = f"{before.treatments} and {column.treatments}"
-            raise ZooError(f"treatments: the widths of {column.name} differ in {both}; make two zoos of them")
+            raise ZooError(f"treatments: {column.name} has different widths in {both}; make two zoos")
         treatments = (*(before.treatments or () if before else ()), *(column.treatments or ()))
-        found[column.name] = column.model_copy(update={"treatments": treatments})
-    return list(found.values())
+        merged[column.name] = column.model_copy(update={"treatments": treatments})
+    return list(merged.values())
 
 
 def merge(old: Recipe, new: Recipe, folder: Path) -> Recipe:
-    """Return the recipe of a zoo that is to grow: more pairs, further treatments, nothing else changed.
+    """Return the recipe of a zoo after it has grown by the pairs and treatments of a new recipe.
+
+    Arguments:
+        old: Recipe of the zoo.
+        new: Recipe to generate. It may differ from `old` in pairs, treatments and description only.
+        folder: Folder of the zoo, for error messages.
 
     Raises:
-        ZooError: if the two would not make one zoo.
+        ZooError: If the recipes differ in anything else, or a treatment of the same name differs.
     """
     for field in ("name", "seed", "data", "architecture", "training", "imported"):
         if getattr(old, field) != getattr(new, field):
-            raise ZooError(f"{folder}: holds a zoo of another recipe, {field} differs; choose another folder")
+            raise ZooError(f"{folder}: holds a zoo of another recipe: {field} differs; choose another folder")
     for name in old.treatments.keys() & new.treatments.keys():
         if old.treatments[name] != new.treatments[name]:
-            raise ZooError(f"{folder}: holds a zoo in which treatments.{name} differs; choose another folder or name")
+            raise ZooError(f"{folder}: holds a zoo whose treatments.{name} differs; choose another folder or name")
     treatments = {**old.treatments, **new.treatments}
     description = new.description or old.description
     pairs = max(old.pairs, new.pairs)
     return new.model_copy(update={"pairs": pairs, "treatments": treatments, "description": description})
 
 
+def count_missing(recipe: Recipe, folder: Path) -> int:
+    """Return the number of networks that are still to be trained for a recipe in a folder.
+
+    Raises:
+        ZooError: If the folder holds a zoo of another recipe.
+    """
+    if not (folder / MANIFEST).exists():
+        return recipe.pairs * len(recipe.treatments)
+    before = Manifest.read(folder)
+    whole = merge(Recipe.read(before.recipe, str(folder)), recipe, folder)
+    present = [file.pairs for file in before.files if file.pairs and (folder / file.path).is_file()]
+    return whole.pairs * len(whole.treatments) - sum(last - first for first, last in present)
+
+
 def plan(manifest: Manifest, shard_pairs: int | None = None) -> list[Shard]:
-    """Divide the missing pairs of every treatment into shards."""
+    """Divide the missing pairs of every treatment into shards.
+
+    Arguments:
+        manifest: Manifest of the zoo.
+        shard_pairs: Number of pairs in a shard. By default a third of the missing pairs, so that several workers have
+            work, but from 32 to 256, and at most as many as fit into `SHARD_BYTES`.
+    """
     shards = []
     for treatment in manifest.treatments:
-        bytes_per_pair = 8 * row_size(manifest, treatment)
+        bytes_per_pair = 8 * row_size(manifest, treatment)  # initial and trained weights in float32
         for missing in manifest.missing(treatment):
             size = shard_pairs or int(max(1, min(256, SHARD_BYTES // bytes_per_pair, max(32, -(-len(missing) // 3)))))
             shards += [

@@ -1,4 +1,4 @@
-"""Symmetry treatments by kind. To add one: a subclass of `Treatment` with its `kind`, and a line here."""
+"""Symmetry treatments by kind. To add one, write a subclass of `Treatment` with its `kind` and add a line here."""
 
 from zoo.treatments.base import Treated, Treatment
 from zoo.treatments.narrow import Narrow

@@ -1,7 +1,9 @@
-"""Masks that tell the rows of a weight apart, and the constants that stand where they fix it.
+"""Draws which entries of weights are fixed, so that no two rows of a weight are alike, and their constant values.
 
-Source: Lim et al. 2024, section 3.1 and its appendix, https://arxiv.org/abs/2405.20231. Here a mask is true where an
-entry is fixed.
+Arrays called `fixed` are true where an entry is fixed. They are the complement of a mask, which is true where entries
+train.
+
+Source: Lim et al. 2024, section 3.1 and its appendix, https://arxiv.org/abs/2405.20231.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,20 +24,25 @@ from zoo.seeds import rng_for
 from zoo.treatments.base import Treatment
 
 MaskKind = Literal["densest", "bound_zeros", "random_subsets", "filter_random_subsets"]
-Mask = Bool[np.ndarray, "rows choices"]
+Fixed = Bool[np.ndarray, "rows choices"]
 
 
 class FixedEntries(Treatment):
-    """The arguments of treatments that fix entries of weights, each one value, a list, or a table (see `per_layer`).
+    """Base class of treatments that fix entries of weights.
+
+    The arguments `n_fix`, `kappa` and `mask` are one value for all weights, a list with one value for each weight, or a
+    table of patterns, see `per_layer`.
 
     Arguments:
-        n_fix: fixed entries of each row (input channels, for `filter_random_subsets`); not used by `densest`.
-        kappa: the constants are `kappa * N(0, 1)`.
-        mask: `densest` fixes as little as makes rows differ; `bound_zeros` at least `n_fix` entries, in
-            lexicographic order; `random_subsets` random entries, over inputs x kernel positions;
-            `filter_random_subsets` random input channels, whole kernels at a time.
-        wholly_fixed: weights, without `.weight`, of which nothing trains.
-        shared: whether places and constants are the zoo's, or drawn anew for each pair.
+        n_fix: Number of fixed entries in each row; for `filter_random_subsets`, of fixed input channels; not used by
+            `densest`.
+        kappa: Standard deviation of the constants, which are `kappa * N(0, 1)`.
+        mask: How fixed entries are chosen. `densest`: as few entries as make all rows differ. `bound_zeros`: at least
+            `n_fix` entries, in lexicographic order. `random_subsets`: random entries among inputs and kernel positions.
+            `filter_random_subsets`: random input channels, with all of their kernel positions.
+        wholly_fixed: Names of weights, without `.weight`, in which every entry is fixed.
+        shared: Whether all networks of a zoo have the same fixed entries and constants; otherwise these are drawn for
+            each pair.
     """
 
     n_fix: NonNegativeInt | list[NonNegativeInt] | dict[str, NonNegativeInt] = 0
@@ -45,10 +52,18 @@ class FixedEntries(Treatment):
     shared: bool = True
 
     def draw(self, layout: ParameterLayout, seed: int, *index: int) -> tuple[Tensor, Tensor]:
-        """Draw where entries are fixed, bool `(P,)`, and to what, float32 `(P,)`, zero where they are not.
+        """Draw which entries are fixed, and their constants.
+
+        Arguments:
+            layout: Layout of the networks.
+            seed: Seed of the recipe.
+            index: Number of the pair, if the entries are drawn for each pair.
+
+        Returns:
+            Whether each entry is fixed, bool `(P,)`, and the constants, float32 `(P,)`, zero where entries train.
 
         Raises:
-            RecipeError: if an argument does not fit the layout, or two rows of a weight would be alike.
+            RecipeError: If an argument does not fit the layout, or two rows of a weight would be alike.
         """
         fixed, constants = torch.zeros(layout.size, dtype=torch.bool), torch.zeros(layout.size)
         n_fix, kappa, kinds = (per_layer(f, getattr(self, f), layout.weights) for f in ("n_fix", "kappa", "mask"))
@@ -58,23 +73,27 @@ class FixedEntries(Treatment):
             name, where = weight.name, layout.slices[weight.name]
             values = kappa[name] * rng_for(seed, f"constants/{name}", *index).standard_normal(weight.size)
             if name.removesuffix(".weight") in self.wholly_fixed:
-                mask = np.ones(weight.size, bool)
+                chosen = np.ones(weight.size, bool)
                 if kappa[name] == 0:
-                    raise RecipeError(f"wholly_fixed: {name} has kappa 0, so all of its rows are alike")
+                    raise RecipeError(f"wholly_fixed: {name} has kappa 0, so all of its rows are alike; change kappa")
             else:
-                mask = draw_mask(weight, kinds[name], n_fix[name], rng_for(seed, f"mask/{name}", *index)).ravel()
-            fixed[where] = torch.from_numpy(mask)
-            constants[where] = torch.from_numpy(np.where(mask, values, 0).astype(np.float32))
+                chosen = draw_fixed(weight, kinds[name], n_fix[name], rng_for(seed, f"mask/{name}", *index)).ravel()
+            fixed[where] = torch.from_numpy(chosen)
+            constants[where] = torch.from_numpy(np.where(chosen, values, 0).astype(np.float32))
         return fixed, constants
 
 
 def per_layer(field: str, setting: Any, weights: Sequence[Parameter]) -> dict[str, Any]:
-    """Spread a setting over the weights: one value for all, a list in their order, or a table of name patterns.
+    """Return the value of a setting for each weight, by the weight's name.
 
-    Patterns are shell-style and match a weight's name without `.weight`; the first that matches counts.
+    Arguments:
+        field: Name of the setting, for error messages.
+        setting: One value for all weights, a list with one value for each weight in their order, or a table of
+            patterns. Patterns are shell-style and match the name of a weight without `.weight`; the first match counts.
+        weights: Weights of the layout.
 
     Raises:
-        RecipeError: if the list has another length, a weight matches no pattern, or a pattern no weight.
+        RecipeError: If the list has another length, a weight matches no pattern, or a pattern matches no weight.
     """
     names = [weight.name.removesuffix(".weight") for weight in weights]
     if isinstance(setting, list):
@@ -85,19 +104,25 @@ def per_layer(field: str, setting: Any, weights: Sequence[Parameter]) -> dict[st
         matches = [[pattern for pattern in setting if fnmatchcase(name, pattern)] for name in names]
         if unmatched := [name for name, match in zip(names, matches, strict=True) if not match]:
             raise RecipeError(f"{field}: no pattern matches {unmatched[0]}; add one, or '*' at the end")
-        if idle := setting.keys() - set(chain.from_iterable(matches)):
-            raise RecipeError(f"{field}: pattern {min(idle)!r} matches no weight; the weights are {names}")
+        if unused := setting.keys() - set(chain.from_iterable(matches)):
+            raise RecipeError(f"{field}: pattern {min(unused)!r} matches no weight; the weights are {names}")
         values = [setting[match[0]] for match in matches]
     else:
         values = [setting] * len(names)
     return {weight.name: value for weight, value in zip(weights, values, strict=True)}
 
 
-def draw_mask(weight: Parameter, kind: MaskKind, n_fix: int, rng: np.random.Generator) -> Mask:
-    """Draw the mask `(rows, fan_in)` of one weight.
+def draw_fixed(weight: Parameter, kind: MaskKind, n_fix: int, rng: np.random.Generator) -> Fixed:
+    """Draw the fixed entries of one weight, `(rows, fan_in)`.
+
+    Arguments:
+        weight: Weight to draw for.
+        kind: How fixed entries are chosen, see `FixedEntries`.
+        n_fix: Number of fixed entries, or input channels, in each row.
+        rng: Random generator.
 
     Raises:
-        RecipeError: if a row would have nothing left to train, or there are more rows than distinct masks.
+        RecipeError: If a row would have no entry that trains, or there are more rows than distinct choices.
     """
     rows, kernel = weight.shape[0], int(np.prod(weight.shape[2:]))
     choices = weight.shape[1] if kind == "filter_random_subsets" else weight.fan_in
@@ -106,46 +131,46 @@ def draw_mask(weight: Parameter, kind: MaskKind, n_fix: int, rng: np.random.Gene
     if n_fix >= choices:
         raise RecipeError(
             f"n_fix: {n_fix} for {weight.name}, whose rows have {choices} entries; "
-            "take fewer, or list the weight in wholly_fixed"
+            "choose fewer, or list the weight in wholly_fixed"
         )
     sizes = [n_fix] if kind in ("random_subsets", "filter_random_subsets") else range(n_fix, choices)
     if rows > (distinct := sum(comb(choices, size) for size in sizes)):
         raise RecipeError(f"n_fix: {weight.name} has {rows} rows but only {distinct} distinct masks; change n_fix")
     if kind in ("densest", "bound_zeros"):
-        mask = lexicographic_subsets(rows, choices, n_fix)
+        fixed = lexicographic_subsets(rows, choices, n_fix)
     else:
-        mask = random_subsets(rows, choices, n_fix, rng)
+        fixed = random_subsets(rows, choices, n_fix, rng)
         if kind == "filter_random_subsets":
-            mask = mask.repeat(kernel, axis=1)
-    check_rows_differ(weight.name, mask)
-    return mask
+            fixed = fixed.repeat(kernel, axis=1)
+    check_rows_differ(weight.name, fixed)
+    return fixed
 
 
-def lexicographic_subsets(rows: int, choices: int, n_fix: int) -> Mask:
-    """Fix subsets of `n_fix` entries in lexicographic order, then of `n_fix + 1`, and so on."""
-    mask = np.zeros((rows, choices), bool)
+def lexicographic_subsets(rows: int, choices: int, n_fix: int) -> Fixed:
+    """Fix subsets of `n_fix` entries in lexicographic order, then subsets of `n_fix + 1` entries, and so on."""
+    fixed = np.zeros((rows, choices), bool)
     subsets: Iterator[tuple[int, ...]] = chain.from_iterable(
         combinations(range(choices), size) for size in range(n_fix, choices)
     )
-    for row, subset in zip(mask, islice(subsets, rows), strict=True):
+    for row, subset in zip(fixed, islice(subsets, rows), strict=True):
         row[list(subset)] = True
-    return mask
+    return fixed
 
 
-def random_subsets(rows: int, choices: int, n_fix: int, rng: np.random.Generator) -> Mask:
-    """Fix `n_fix` random entries of each row, drawing again the rows that are like an earlier one."""
-    mask = np.zeros((rows, choices), bool)
+def random_subsets(rows: int, choices: int, n_fix: int, rng: np.random.Generator) -> Fixed:
+    """Fix `n_fix` random entries in each row; a row that equals an earlier one is drawn again."""
+    fixed = np.zeros((rows, choices), bool)
     again = np.arange(rows)
     while len(again):
         rank = rng.random((len(again), choices)).argsort(axis=1).argsort(axis=1)
-        mask[again] = rank < n_fix
-        again = np.setdiff1d(np.arange(rows), np.unique(mask, axis=0, return_index=True)[1])
-    return mask
+        fixed[again] = rank < n_fix
+        again = np.setdiff1d(np.arange(rows), np.unique(fixed, axis=0, return_index=True)[1])
+    return fixed
 
 
-def check_rows_differ(name: str, mask: Mask) -> None:
-    """Raise a `RecipeError` that names the layer if two rows of its mask are equal."""
-    _, first, inverse = np.unique(mask, axis=0, return_index=True, return_inverse=True)
-    if len(first) < len(mask):
-        copy = next(row for row in range(len(mask)) if first[inverse[row]] != row)
+def check_rows_differ(name: str, fixed: Fixed) -> None:
+    """Raise a `RecipeError` that names the weight if two of its rows have the same fixed entries."""
+    _, first, inverse = np.unique(fixed, axis=0, return_index=True, return_inverse=True)
+    if len(first) < len(fixed):
+        copy = next(row for row in range(len(fixed)) if first[inverse[row]] != row)
         raise RecipeError(f"mask: rows {first[inverse[copy]]} and {copy} of {name} are equal; change n_fix or the seed")

@@ -1,4 +1,4 @@
-"""The control for size: a standard network with about as many parameters as the W-Asymmetric one trains.
+"""A control for size: standard networks with about as many parameters as W-Asymmetric networks train.
 
 Source: Lim et al. 2024, "Smaller ResNet", https://arxiv.org/abs/2405.20231.
 """
@@ -12,16 +12,16 @@ from zoo.treatments.base import Treatment
 
 
 class Narrow(Treatment):
-    """Hidden layers `width` times as wide.
+    """Networks whose hidden layers are `width` times as wide.
 
     Arguments:
-        width: factor on the units of every hidden layer.
+        width: Factor on the number of units of every hidden layer.
     """
 
     kind: Literal["narrow"]
     width: PositiveFloat
 
     def architecture(self, name: str, arguments: dict[str, Any]) -> Architecture:
-        """Construct the narrower network."""
+        """Construct the architecture `name` with hidden layers `width` times as wide."""
         architecture = architecture_of(name)
         return architecture(**architecture.narrow(arguments, self.width))

@@ -1,4 +1,4 @@
-"""Networks whose activation mixes units: FiGLU, `x * sigmoid(F x)` with a fixed random matrix `F`.
+"""Networks whose activation mixes units: FiGLU, `x * sigmoid(F x)`, with a fixed random matrix `F`.
 
 Source: Lim et al. 2024, section 3.2, https://arxiv.org/abs/2405.20231.
 """
@@ -16,12 +16,12 @@ from zoo.treatments.base import F_OF, Held, Treatment
 
 
 class FiGLU(nn.Module):
-    """`x * sigmoid(F x)` over units or, as a 1x1 convolution, over channels.
+    """The activation `x * sigmoid(F x)`, over units or, as a 1x1 convolution, over channels.
 
-    `F` is no parameter and not in the `state_dict`, which so fits the plain architecture.
+    `F` is not a parameter and not in the `state_dict`, so the `state_dict` fits the plain architecture.
 
     Arguments:
-        F: `(units, units)`.
+        F: Mixing matrix, `(units, units)`.
     """
 
     F: Tensor
@@ -37,12 +37,12 @@ class FiGLU(nn.Module):
 
 
 class SigmaAsymmetric(Treatment):
-    """FiGLU wherever an activation stood, each place with an `F` of its own.
+    """Networks in which FiGLU replaces every activation, each with its own matrix `F`.
 
     Arguments:
-        variance: of `F`'s entries: `unit`, as in the paper's MLPs, or `inverse_width`, one over the number of
-            units, as in its ResNets.
-        shared: whether each `F` is the same in every network of a zoo, or drawn anew for each pair.
+        variance: Variance of the entries of `F`: `unit` is 1, as in the paper's MLPs; `inverse_width` is 1 over the
+            number of units, as in its ResNets.
+        shared: Whether all networks of a zoo have the same matrices; otherwise these are drawn for each pair.
     """
 
     kind: Literal["sigma_asymmetric"]
@@ -52,15 +52,15 @@ class SigmaAsymmetric(Treatment):
 
     @property
     def shares(self) -> bool:
-        """Whether each `F` is the zoo's."""
+        """Whether all networks of a zoo have the same matrices."""
         return self.shared
 
     def holds(self, sites: Mapping[str, str]) -> set[str]:
-        """Return the names of what is held."""
+        """Return the names of the matrices, `F/<site>`."""
         return {F_OF + site for site in sites}
 
     def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int, *pair: int) -> Held:
-        """Return `F/<site>` for every activation site."""
+        """Draw a matrix `F/<site>` for every activation site."""
         held = {}
         for site, axis in sites.items():
             units = layout.axes[axis]
@@ -70,5 +70,5 @@ class SigmaAsymmetric(Treatment):
         return held
 
     def activations(self, held: Held) -> dict[str, nn.Module]:
-        """Return a FiGLU for every `F`."""
+        """Return a FiGLU for every matrix."""
         return {key.removeprefix(F_OF): FiGLU(F) for key, F in held.items() if key.startswith(F_OF)}

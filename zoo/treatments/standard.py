@@ -1,4 +1,4 @@
-"""The networks everyone trains, with all their symmetries."""
+"""Ordinary networks, with all their symmetries."""
 
 from typing import Literal
 
@@ -6,6 +6,6 @@ from zoo.treatments.base import Treatment
 
 
 class Standard(Treatment):
-    """The identity."""
+    """The treatment that changes nothing."""
 
     kind: Literal["standard"]

@@ -1,7 +1,7 @@
-"""The control for the start: networks that begin just like W-Asymmetric ones, but of which everything trains.
+"""A control for the start: networks with the initial weights of W-Asymmetric networks, in which every entry trains.
 
-Shared, their symmetry group is the standard one while their start tells the units apart, the same way in the
-whole zoo. Not shared, only the scale of a W-Asymmetric start remains.
+If constants are shared, all networks have the symmetries of standard ones, but start with units that differ in the same
+way in the whole zoo. If constants are drawn for each pair, only the scale of a W-Asymmetric start remains.
 """
 
 from typing import Literal
@@ -14,13 +14,13 @@ from zoo.treatments.masks import FixedEntries
 
 
 class WInitialised(FixedEntries):
-    """Constants as initial values, those of the W-Asymmetric treatment with the same arguments, see `FixedEntries`."""
+    """Networks that start at the constants of the W-Asymmetric treatment; arguments as in `FixedEntries`."""
 
     kind: Literal["w_initialised"]
 
     def start(
         self, initial: Float[Tensor, " parameters"], layout: ParameterLayout, seed: int, pair: int
     ) -> Float[Tensor, " parameters"]:
-        """Return the initial numbers, with constants where the W-Asymmetric network has them."""
+        """Return the initial values, with the constants where a W-Asymmetric network has fixed entries."""
         fixed, constants = self.draw(layout, seed, *(() if self.shared else (pair,)))
         return initial.where(~fixed, constants)

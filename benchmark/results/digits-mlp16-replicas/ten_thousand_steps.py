@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 from benchmark.findings import write_findings
+from benchmark.inference.evaluator import Evaluator
 from benchmark.inference.variational import Settings
-from benchmark.phenomena.bayesian import NETWORKS, Judge, train_posteriors
+from benchmark.phenomena.bayesian import NETWORKS, train_posteriors
 from zoo.opening import open_zoo
 from zoo.recipes.recipe import Recipe
 
 zoo = open_zoo(sys.argv[1])
-judge = Judge(zoo, "standard", Recipe.of(zoo).load_data(), list(range(NETWORKS)))
-finding = train_posteriors(judge, "low_rank", Settings(steps=10_000), tell=print)
+evaluator = Evaluator(zoo["standard"][:NETWORKS], Recipe.of(zoo).load_data())
+finding = train_posteriors(evaluator, "low_rank", Settings(steps=10_000), log=print)
 print(finding.headline())
 write_findings(Path(__file__).with_suffix(".json"), "bayesian", [finding])

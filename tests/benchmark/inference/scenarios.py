@@ -52,7 +52,7 @@ def regression(setting="standard", orthogonal=False, examples=24) -> Regression:
     eye = torch.eye(OUTPUTS, dtype=torch.float64)
     weights = torch.einsum("co,ni->ncoi", eye, x).reshape(examples * OUTPUTS, -1)
     design = torch.cat([weights, eye.repeat(examples, 1)], 1)
-    free = treated.trainable
+    free = treated.mask
     own = design[:, free]
     covariance = torch.linalg.inv(own.T @ own / SIGMA**2 + precision[free].diag())
     rest = targets.flatten() - design[:, ~free] @ constants[~free]
@@ -80,7 +80,7 @@ def whole_row(treated, theta) -> Tensor:
     if treated.constants is None:
         return theta
     row = treated.constants.clone()
-    row[treated.trainable] = row[treated.trainable] + theta
+    row[treated.mask] = row[treated.mask] + theta
     return row
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from benchmark.inference.langevin import Langevin, Settings, langevin, split_rhat
+from benchmark.inference.langevin import Langevin, Settings, fit, split_rhat
 from tests.benchmark.inference.scenarios import (
     EVERY_SETTING,
     TINY,
@@ -20,31 +20,24 @@ from tests.scenarios import some_data, some_thetas, treat
 from zoo.errors import TaskError
 from zoo.seeds import rng_for, seed_for
 
-PRECISION = 0.7
 PAIRS = [4, 9, 2]
+SETTINGS = Settings(precision=0.7, seed=3)
 
 
 def run_regression(settings, setting="standard", chains=60):
     known = regression(setting)
-    start = known.treated.rows(known.treated.thetas(torch.ones(chains, len(known.precision), dtype=torch.float64)))
-    return known, langevin(
-        known.treated,
-        start,
-        known.data,
-        settings,
-        precision=known.precision,
-        seed=0,
-        pairs=range(chains),
-        loss=known.loss,
-    )
+    ones = torch.ones(chains, len(known.precision), dtype=torch.float64)
+    start = known.treated.to_rows(known.treated.keep_trainable(ones))
+    settings = replace(settings, precision=known.precision, loss=known.loss)
+    return known, fit(known.treated, start, known.data, settings, pairs=range(chains))
 
 
 @pytest.mark.parametrize("setting", EVERY_SETTING)
-def test_a_gaussian_posterior_is_met_in_mean_and_covariance_whatever_the_step(setting):
+def test_chains_have_the_mean_and_covariance_of_a_gaussian_posterior_whatever_the_step(setting):
     fastest = float(torch.linalg.eigvalsh(regression(setting).covariance)[0] ** -0.5)
     settings = Settings(step_size=1.5 / fastest, friction=fastest / 4, burn_in=100, draws=300, every=2)
     known, found = run_regression(settings, setting)
-    free = known.treated.trainable
+    free = known.treated.mask
     if not free.all():
         assert (found.kept[..., ~free] == known.treated.constants[~free]).all()
     away = found.kept[..., free] - known.mean
@@ -63,9 +56,9 @@ def test_a_gaussian_posterior_is_met_in_mean_and_covariance_whatever_the_step(se
 @pytest.mark.parametrize(("network", "setting", "batch_size"), list(product(TINY, EVERY_SETTING, [None, 8])))
 def test_steps_are_those_of_posteriors_given_the_same_noise(network, setting, batch_size, monkeypatch):
     treated, data = treat(setting, TINY[network], dtype=torch.float64), some_labels(network)
-    rows, free = treated.rows(some_thetas(treated, 3)), treated.trainable
-    settings = Settings(step_size=0.02, friction=2.0, burn_in=3, draws=4, every=2, batch_size=batch_size)
-    found = langevin(treated, rows, data, settings, precision=PRECISION, seed=3, pairs=PAIRS)
+    rows, free = treated.to_rows(some_thetas(treated, 3)), treated.mask
+    settings = replace(SETTINGS, step_size=0.02, friction=2.0, burn_in=3, draws=4, every=2, batch_size=batch_size)
+    found = fit(treated, rows, data, settings, pairs=PAIRS)
     assert found.kept.shape == (3, 4, treated.layout.size)
     for k, pair in enumerate(PAIRS):
         generator = torch.Generator().manual_seed(seed_for(3, "langevin", pair))
@@ -76,7 +69,7 @@ def test_steps_are_those_of_posteriors_given_the_same_noise(network, setting, ba
         monkeypatch.setattr(torch, "randn_like", noise)
         orders = np.stack([rng_for(3, "order", pair, epoch).permutation(len(data.train_y)) for epoch in range(3)])
         batches = [slice(None)] * 11 if batch_size is None else orders.reshape(-1, batch_size)[:11]
-        value = log_posterior(treated, data, PRECISION)
+        value = log_posterior(treated, data, SETTINGS.precision)
         transform = posteriors.sgmcmc.baoa.build(value, lr=0.02, alpha=2.0, momenta=noise())
         constants = 0 if treated.constants is None else treated.constants
         state, visited, heat = transform.init((rows[k] - constants)[free]), [], []
@@ -93,25 +86,25 @@ def test_steps_are_those_of_posteriors_given_the_same_noise(network, setting, ba
 @pytest.mark.parametrize("batch_size", [None, 8])
 def test_chains_together_are_those_one_at_a_time_bit_for_bit(batch_size):
     treated, data = treat("w_asymmetric"), some_data()
-    rows = treated.rows(some_thetas(treated, 3, dtype=torch.float32))
-    settings = Settings(burn_in=5, draws=3, every=4, batch_size=batch_size)
-    together = langevin(treated, rows, data, settings, precision=PRECISION, seed=3, pairs=PAIRS)
+    rows = treated.to_rows(some_thetas(treated, 3, dtype=torch.float32))
+    settings = replace(SETTINGS, burn_in=5, draws=3, every=4, batch_size=batch_size)
+    together = fit(treated, rows, data, settings, pairs=PAIRS)
     for k, pair in enumerate(PAIRS):
-        alone = langevin(treated, rows[k : k + 1], data, settings, precision=PRECISION, seed=3, pairs=[pair])
+        alone = fit(treated, rows[k : k + 1], data, settings, pairs=[pair])
         assert torch.equal(alone.kept[0], together.kept[k])
-    fixed = ~treated.trainable
+    fixed = ~treated.mask
     assert (together.kept[..., fixed] == treated.constants[fixed]).all()
 
 
-def test_draws_are_kept_rows_of_the_chain_none_twice():
+def test_rows_are_drawn_from_those_kept_and_none_twice():
     kept = torch.arange(24.0).view(2, 4, 3)
     chains = Langevin(kept, torch.ones(2))
     draws = chains.draw(3, torch.Generator().manual_seed(0))
     for own, chain in zip(draws.tolist(), kept.tolist(), strict=True):
         assert len({tuple(row) for row in own} & {tuple(row) for row in chain}) == 3
     firsts = torch.cat([chains.draw(1, torch.Generator().manual_seed(seed)) for seed in range(400)], 1)
-    shares = (firsts[..., :1] == kept[:, None, :, 0]).double().mean(1)
-    assert ((shares - 1 / 4) / (3 / 16 / 400) ** 0.5).abs().max() < 4
+    fractions = (firsts[..., :1] == kept[:, None, :, 0]).double().mean(1)
+    assert ((fractions - 1 / 4) / (3 / 16 / 400) ** 0.5).abs().max() < 4
     with pytest.raises(TaskError, match="have 4 draws, not 5"):
         chains.draw(5, torch.Generator())
 
@@ -147,7 +140,7 @@ def test_rhat_of_normal_scores_is_that_of_gelman_and_rubin():
     np.testing.assert_allclose(found, [expected])
 
 
-def test_rhat_tells_chains_that_have_not_mixed():
+def test_rhat_is_large_for_chains_that_have_not_mixed():
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((4, 501, 20))
     assert split_rhat(mixed).shape == (20,)

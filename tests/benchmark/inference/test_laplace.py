@@ -7,10 +7,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from benchmark.inference import laplace as module
-from benchmark.inference.laplace import Laplace, best_precision, fisher_diagonal, laplace
+from benchmark.inference.laplace import Laplace, Settings, best_precision, fisher_diagonal, fit
 from tests.benchmark.inference.scenarios import EVERY_SETTING, gaussian_root, regression
 from tests.scenarios import CLASSES, NETWORKS, some_data, some_thetas, treat
-from zoo.networks.stack import Stack
 
 EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 
@@ -21,12 +20,13 @@ def some_networks(network, networks=2):
 
 
 @pytest.mark.parametrize("setting", EVERY_SETTING)
-def test_it_is_exact_for_regression_on_orthogonal_inputs(setting):
+def test_the_posterior_is_exact_for_regression_on_orthogonal_inputs(setting):
     known = regression(setting, orthogonal=True)
-    free = known.treated.trainable
-    mode = known.treated.rows(torch.zeros(2, len(free), dtype=torch.float64))
+    free = known.treated.mask
+    mode = known.treated.to_rows(torch.zeros(2, len(free), dtype=torch.float64))
     mode[:, free] = known.mean
-    found = laplace(known.treated, mode, known.data, precision=known.precision, root=gaussian_root)
+    settings = Settings(precision=known.precision, root=gaussian_root)
+    found = fit(known.treated, mode, known.data, settings, pairs=[0, 1])
     torch.testing.assert_close(known.covariance, known.covariance.diagonal().diag())  # as the design is
     torch.testing.assert_close(found.variance[:, free], known.covariance.diagonal().expand(2, -1))
     draws = found.draw(20_000, torch.Generator().manual_seed(0))
@@ -51,7 +51,7 @@ def test_the_fisher_sums_over_classes_the_squared_gradients_of_each_example(netw
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_it_is_that_of_posteriors(network):
+def test_the_precision_is_that_of_the_package_posteriors(network):
     treated, rows, x = some_networks(network)
     y = torch.arange(len(x)) % CLASSES
 
@@ -68,7 +68,7 @@ def test_it_is_that_of_posteriors(network):
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_portions_do_not_matter(network, monkeypatch):
+def test_portions_change_nothing(network, monkeypatch):
     treated, rows, x = some_networks(network)
     whole = Laplace(treated, rows, torch.rand_like(rows))
     fisher, (mean, covariance) = fisher_diagonal(treated, rows, x), whole.linearised_logits(x)
@@ -83,9 +83,9 @@ def test_portions_do_not_matter(network, monkeypatch):
 def test_linearised_networks_are_the_networks_nearby(network):
     treated, rows, x = some_networks(network)
     found = Laplace(treated, rows, torch.full_like(rows, 1e-12))
-    logits = Stack(rows, treated.module, treated.layout).logits(x)
+    logits = treated.stack(rows).logits(x)
     draws = found.draw(3, torch.Generator().manual_seed(0))
-    nearby = Stack(draws.flatten(0, 1), treated.module, treated.layout).logits(x).unflatten(0, (2, 3))
+    nearby = treated.stack(draws.flatten(0, 1)).logits(x).unflatten(0, (2, 3))
     linear = found.draw_logits(x, 3, torch.Generator().manual_seed(0))
     change = linear - logits[:, None]
     assert (linear - nearby).abs().max() < 1e-4 * change.abs().max()
@@ -110,7 +110,7 @@ def test_the_covariance_of_linearised_logits_is_by_the_jacobian(network):
 def test_linearised_draws_are_as_wide_as_their_covariance():
     known = regression()
     rows = torch.randn(2, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = laplace(known.treated, rows, known.data, precision=known.precision, root=gaussian_root)
+    found = fit(known.treated, rows, known.data, Settings(precision=known.precision, root=gaussian_root))
     x = known.data.train_x[:4]
     draws = found.draw_logits(x, 50_000, torch.Generator().manual_seed(0))
     mean, covariance = found.linearised_logits(x)
@@ -118,21 +118,21 @@ def test_linearised_draws_are_as_wide_as_their_covariance():
     torch.testing.assert_close(torch.einsum("ksnc,ksnd->kncd", away, away) / 50_000, covariance, rtol=0.05, atol=3e-3)
     # A linear network is its own linearisation.
     whole = found.draw(50_000, torch.Generator().manual_seed(0))[0, :10]
-    torch.testing.assert_close(draws[0, :10], Stack(whole, known.treated.module, known.treated.layout).logits(x))
+    torch.testing.assert_close(draws[0, :10], known.treated.stack(whole).logits(x))
 
 
-def test_beside_a_prior_much_stronger_than_the_data_it_is_the_prior():
+def test_the_posterior_is_the_prior_where_that_is_much_stronger_than_the_data():
     treated = treat("standard", dtype=torch.float64)
     rows, data = some_thetas(treated, 2), some_data().to("cpu", torch.float64)
-    found = laplace(treated, rows, data, precision=1e12)
+    found = fit(treated, rows, data, Settings(precision=1e12))
     torch.testing.assert_close(found.variance, torch.full_like(rows, 1e-12))
 
 
-def test_the_best_precision_makes_the_train_split_likeliest():
+def test_the_best_precision_makes_the_train_split_most_probable():
     known = regression("standard", orthogonal=True)
     rows = known.mean[None]
     fisher = fisher_diagonal(known.treated, rows, known.data.train_x, gaussian_root)
-    theta = known.treated.thetas_of(rows)
+    theta = known.treated.from_rows(rows)
 
     def evidence(log_precision):
         precision = np.exp(log_precision)

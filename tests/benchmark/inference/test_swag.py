@@ -1,27 +1,28 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from benchmark.inference.swag import Settings, Swag, swag
+from benchmark.inference.swag import Settings, Swag, fit
 from tests.benchmark.inference.scenarios import EVERY_SETTING, TINY, log_posterior, some_labels, whole_row
 from tests.scenarios import NETWORKS, some_data, some_thetas, treat
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
 
 PAIRS = [4, 9, 2]
-SHORT = Settings(epochs=3, learning_rate=0.02, momentum=0.9, batch_size=8, every=2, rank=4)
-PRECISION = 0.7
+SHORT = Settings(epochs=3, learning_rate=0.02, batch_size=8, every=2, rank=4, precision=0.7, seed=3)
 
 
 def iterates(treated, row, data, pair, settings):
     """Where `torch.optim.SGD` takes one network."""
     constants = 0 if treated.constants is None else treated.constants
-    theta = (row - constants)[treated.trainable].clone().requires_grad_()
+    theta = (row - constants)[treated.mask].clone().requires_grad_()
     optimizer = torch.optim.SGD([theta], settings.learning_rate, settings.momentum)
-    value, examples = log_posterior(treated, data, PRECISION), len(data.train_y)
+    value, examples = log_posterior(treated, data, settings.precision), len(data.train_y)
     visited = []
     for epoch in range(settings.epochs):
-        order = rng_for(3, "order", pair, epoch).permutation(examples)
+        order = rng_for(settings.seed, "order", pair, epoch).permutation(examples)
         for index in order[: examples // settings.batch_size * settings.batch_size].reshape(-1, settings.batch_size):
             optimizer.zero_grad()
             (-value(theta, (data.train_x[index], data.train_y[index]))[0] / examples).backward()
@@ -34,22 +35,22 @@ def iterates(treated, row, data, pair, settings):
 @pytest.mark.parametrize("setting", EVERY_SETTING)
 def test_moments_are_those_of_the_iterates_of_sgd(network, setting):
     treated, data = treat(setting, TINY[network], dtype=torch.float64), some_labels(network)
-    rows = treated.rows(some_thetas(treated, 3))
-    found = swag(treated, rows, data, SHORT, precision=PRECISION, seed=3, pairs=PAIRS)
+    rows = treated.to_rows(some_thetas(treated, 3))
+    found = fit(treated, rows, data, SHORT, pairs=PAIRS)
     for k, pair in enumerate(PAIRS):
         kept = iterates(treated, rows[k], data, pair, SHORT)[1::2]  # every second
         running = np.cumsum(kept, 0) / np.arange(1, len(kept) + 1)[:, None]
         np.testing.assert_allclose(found.mean[k], kept.mean(0), atol=1e-12)
         np.testing.assert_allclose(found.variance[k], kept.var(0), atol=1e-12)
         np.testing.assert_allclose(found.deviations[k], (kept - running)[-4:], atol=1e-12)
-        assert found.variance[k][treated.trainable].min() > 0
+        assert found.variance[k][treated.mask].min() > 0
 
 
 def test_an_iterate_an_epoch_is_kept_by_default():
     treated, data = treat("standard", TINY["mlp"], dtype=torch.float64), some_labels("mlp")
     rows = some_thetas(treated, 1)
-    settings = Settings(epochs=5, learning_rate=0.02, batch_size=8, rank=3)
-    found = swag(treated, rows, data, settings, precision=PRECISION, seed=3, pairs=[4])
+    settings = replace(SHORT, epochs=5, every=None, rank=3)
+    found = fit(treated, rows, data, settings, pairs=[4])
     kept = iterates(treated, rows[0], data, 4, settings)[4::5]
     np.testing.assert_allclose(found.mean[0], kept.mean(0), atol=1e-12)
 
@@ -68,34 +69,34 @@ def test_draws_have_the_covariance_of_the_paper():
 @pytest.mark.parametrize("setting", ["standard", "w_asymmetric", "syre"])
 def test_without_steps_it_is_a_point(setting):
     treated = treat(setting)
-    rows = treated.rows(some_thetas(treated, 2, dtype=torch.float32))
+    rows = treated.to_rows(some_thetas(treated, 2, dtype=torch.float32))
     still = Settings(epochs=3, learning_rate=0.0, batch_size=8, rank=3)
-    found = swag(treated, rows, some_data(), still, precision=PRECISION, seed=0, pairs=[0, 1])
+    found = fit(treated, rows, some_data(), still, pairs=[0, 1])
     assert (found.draw(4, torch.Generator().manual_seed(0)) == rows[:, None]).all()
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_networks_together_are_those_one_at_a_time_bit_for_bit(network):
     treated = treat("w_asymmetric", network)
-    rows, data = treated.rows(some_thetas(treated, 3, dtype=torch.float32)), some_data(NETWORKS[network].shape)
-    together = swag(treated, rows, data, SHORT, precision=PRECISION, seed=3, pairs=PAIRS)
+    rows, data = treated.to_rows(some_thetas(treated, 3, dtype=torch.float32)), some_data(NETWORKS[network].shape)
+    together = fit(treated, rows, data, SHORT, pairs=PAIRS)
     for k, pair in enumerate(PAIRS):
-        alone = swag(treated, rows[k : k + 1], data, SHORT, precision=PRECISION, seed=3, pairs=[pair])
+        alone = fit(treated, rows[k : k + 1], data, SHORT, pairs=[pair])
         for name in ("mean", "variance", "deviations"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[k])
     draws = together.draw(5, torch.Generator().manual_seed(0))
-    fixed = ~treated.trainable
+    fixed = ~treated.mask
     assert (draws[..., fixed] == treated.constants[fixed]).all()
-    assert (draws.std(1)[:, treated.trainable] > 0).all()
+    assert (draws.std(1)[:, treated.mask] > 0).all()
 
 
 def test_too_few_iterates_and_too_large_a_rate_are_refused():
     treated, data = treat("standard"), some_data()
     rows = some_thetas(treated, 2, dtype=torch.float32)
     with pytest.raises(TaskError, match="rank 3 of 2 iterates"):
-        swag(treated, rows, data, Settings(epochs=2, rank=3), precision=1.0, seed=0, pairs=[0, 1])
+        fit(treated, rows, data, Settings(epochs=2, rank=3), pairs=[0, 1])
     with pytest.raises(TaskError, match="rank 1 of 2 iterates; it must be 2 or more"):
-        swag(treated, rows, data, Settings(epochs=2, rank=1), precision=1.0, seed=0, pairs=[0, 1])
-    wild = Settings(epochs=60, learning_rate=1e3, rank=2)
+        fit(treated, rows, data, Settings(epochs=2, rank=1), pairs=[0, 1])
+    wild = Settings(epochs=60, learning_rate=1e3, rank=2, precision=1.0)
     with pytest.raises(TaskError, match=r"learning rate of 1000.0; take a smaller one"):
-        swag(treated, rows, data, wild, precision=1.0, seed=0, pairs=[0, 1])
+        fit(treated, rows, data, wild, pairs=[0, 1])

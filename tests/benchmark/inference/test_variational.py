@@ -8,7 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from benchmark.inference.local import draw_noise, layers_of, output_shapes
-from benchmark.inference.variational import Settings, Trainees, fit
+from benchmark.inference.trainees import Trainees
+from benchmark.inference.variational import Settings, fit
 from tests.scenarios import NETWORKS, Network, some_data, some_thetas, treat
 from zoo.data import Data
 
@@ -20,10 +21,10 @@ BRIEF = Settings(rank=2, steps=3, batch_size=8, log_variance=-4.0)
 def posterior_of(setting="standard", network="mlp", networks=3, rank=2, random=None):
     """Posteriors in general position."""
     treated = treat(setting, network, dtype=torch.float64)
-    start = treated.rows(some_thetas(treated, networks))
+    start = treated.to_rows(some_thetas(treated, networks))
     settings = replace(BRIEF, rank=rank, steps=2, learning_rate=0.05)
     data = some_data(NETWORKS[network].shape).to("cpu", torch.float64)
-    return fit(treated, start, data, settings, seed=0, pairs=range(networks), random=random)
+    return fit(treated, start, data, settings, pairs=range(networks), random=random)
 
 
 def covariances(posterior, k):
@@ -79,7 +80,7 @@ def test_gradient_of_the_divergence_is_that_by_autograd(setting, rank):
 def test_draws_have_the_mean_and_the_covariance_of_the_posterior():
     posterior = posterior_of("w_asymmetric", networks=2)
     draws = posterior.draw(20_000, torch.Generator().manual_seed(0))
-    fixed = ~posterior.treated.trainable
+    fixed = ~posterior.treated.mask
     assert torch.equal(draws[..., fixed], posterior.treated.constants[fixed].expand(2, 20_000, -1))
     for k in range(2):
         spread = draws[k] - posterior.rows[k]
@@ -92,12 +93,12 @@ def test_draws_have_the_mean_and_the_covariance_of_the_posterior():
 @pytest.mark.parametrize("setting", ["standard", "w_asymmetric", "syre"])
 def test_posteriors_begin_around_the_networks_given_and_the_prior_is_stronger_in_wide_layers(setting):
     treated = treat(setting, dtype=torch.float64)
-    start = treated.rows(some_thetas(treated, 2))
-    posterior = fit(treated, start, some_data().to("cpu", torch.float64), replace(BRIEF, steps=0), seed=0, pairs=[0, 1])
+    start = treated.to_rows(some_thetas(treated, 2))
+    posterior = fit(treated, start, some_data().to("cpu", torch.float64), replace(BRIEF, steps=0), pairs=[0, 1])
     torch.testing.assert_close(posterior.rows, start)
     for weight in treated.layout.weights:
         where = treated.layout.slices[weight.name]
-        expected = torch.where(treated.trainable[where], BRIEF.precision * weight.shape[0], 0).double()
+        expected = torch.where(treated.mask[where], BRIEF.precision * weight.shape[0], 0).double()
         torch.testing.assert_close(posterior.precision[where], expected)
 
 
@@ -105,7 +106,7 @@ def test_noise_of_each_example_is_that_of_weights_drawn_for_it():
     treated = treat("standard", Network("mlp", {"widths": [4, 3]}, (4,)), dtype=torch.float64)
     settings = replace(BRIEF, rank=2, steps=1)
     data = Data("noise", *[torch.randn(8, 4).double(), torch.arange(8) % 3] * 2, 3)
-    posterior = fit(treated, some_thetas(treated, 1), data, settings, seed=0, pairs=[0])
+    posterior = fit(treated, some_thetas(treated, 1), data, settings, pairs=[0])
     posterior.factors.mul_(4)
     x = torch.tensor([[1.0, -2.0, 0.5, 3.0]]).double().expand(40_000, -1)
     noise = draw_noise(output_shapes(treated, x[:1]), 2, x[None], [torch.Generator().manual_seed(0)])
@@ -144,21 +145,13 @@ def test_a_linear_regression_has_its_exact_posterior_and_the_bound_is_its_eviden
     treated = treat("standard", LINEAR, dtype=torch.float64)
     seen = []
 
-    def watch(step, posteriors, expected, divergence):
-        if step > 1500:  # what is left moves around the optimum
+    def on_step(step, posteriors, expected, divergence):
+        if step > 1500:  # the means then move around the optimum
             seen.append((-64 * expected[0] - divergence[0], posteriors().theta[0]))
 
-    start = torch.from_numpy(mean)[None] + 0.2
-    fit(
-        treated,
-        start,
-        data,
-        Settings(rank=rank, steps=2000, batch_size=64, learning_rate=3e-3, log_variance=-14.0 if rank else -6.0),
-        seed=0,
-        pairs=[0],
-        loss=loss,
-        watch=watch,
-    )
+    start, log_variance = torch.from_numpy(mean)[None] + 0.2, -14.0 if rank else -6.0
+    settings = Settings(rank, steps=2000, batch_size=64, learning_rate=3e-3, log_variance=log_variance, loss=loss)
+    fit(treated, start, data, settings, pairs=[0], on_step=on_step)
     bound, found = (torch.stack(values).mean(0).detach().numpy() for values in zip(*seen, strict=True))
     assert np.abs((found - mean) / np.sqrt(np.diag(covariance))).max() < 0.2
     assert float(bound) == pytest.approx(log_evidence, abs=0.3)  # what it lacks is the divergence from the posterior
@@ -167,9 +160,9 @@ def test_a_linear_regression_has_its_exact_posterior_and_the_bound_is_its_eviden
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_posteriors_together_are_those_of_each_alone(network):
     treated = treat("w_asymmetric", network, dtype=torch.float64)
-    start, data = treated.rows(some_thetas(treated, 3)), some_data(NETWORKS[network].shape).to("cpu", torch.float64)
-    together = fit(treated, start, data, BRIEF, seed=0, pairs=[4, 7, 9])
-    alone = fit(treated, start[1:2], data, BRIEF, seed=0, pairs=[7])
+    start, data = treated.to_rows(some_thetas(treated, 3)), some_data(NETWORKS[network].shape).to("cpu", torch.float64)
+    together = fit(treated, start, data, BRIEF, pairs=[4, 7, 9])
+    alone = fit(treated, start[1:2], data, BRIEF, pairs=[7])
     for name in ("theta", "factors", "log_variance"):
         torch.testing.assert_close(getattr(together, name)[1:2], getattr(alone, name), rtol=1e-9, atol=1e-12)
     assert (together.theta[0] - together.theta[2]).abs().max() > 1e-3
@@ -177,7 +170,7 @@ def test_posteriors_together_are_those_of_each_alone(network):
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_what_is_not_random_is_trained_as_a_number_and_what_is_fixed_stays(rank):
-    mask = treat("w_asymmetric", dtype=torch.float64).trainable
+    mask = treat("w_asymmetric", dtype=torch.float64).mask
     quiet, masked = posterior_of("w_initialised", rank=rank, random=mask), posterior_of("w_asymmetric", rank=rank)
     assert torch.equal(quiet.random, masked.random)
     assert not quiet.random.all()
@@ -185,25 +178,21 @@ def test_what_is_not_random_is_trained_as_a_number_and_what_is_fixed_stays(rank)
         draws = posterior.draw(2, torch.Generator().manual_seed(0))
         assert torch.equal(draws[:, 0, ~posterior.random], draws[:, 1, ~posterior.random])
         assert (draws[:, 0, posterior.random] != draws[:, 1, posterior.random]).all()
-    start = quiet.treated.rows(some_thetas(quiet.treated, 3))
+    start = quiet.treated.to_rows(some_thetas(quiet.treated, 3))
     weights = torch.cat([torch.arange(p.start, p.stop) for w in layers_of(quiet.treated).values() for p in w.values()])
     assert (quiet.rows != start)[:, weights].all()
     assert torch.equal(masked.rows[:, ~mask], masked.treated.constants[~mask].expand(3, -1))
 
 
-def test_the_bound_is_that_of_posteriors():
+def test_the_bound_is_that_of_the_package_posteriors():
     data, loss, mean, _, _ = regression(np.random.default_rng(0))
     treated, start, seen = treat("standard", LINEAR, dtype=torch.float64), torch.from_numpy(mean)[None] + 0.05, []
-    posterior = fit(
-        treated,
-        start,
-        data,
-        Settings(rank=0, steps=400, batch_size=64, learning_rate=0.0, log_variance=-4.0),
-        seed=0,
-        pairs=[0],
-        loss=loss,
-        watch=lambda step, posteriors, expected, divergence: seen.append(64 * expected[0] + divergence[0]),
-    )
+
+    def on_step(step, posteriors, expected, divergence):
+        seen.append(64 * expected[0] + divergence[0])
+
+    still = Settings(rank=0, steps=400, batch_size=64, learning_rate=0.0, log_variance=-4.0, loss=loss)
+    posterior = fit(treated, start, data, still, pairs=[0], on_step=on_step)
     prior = Normal(torch.zeros(5).double(), posterior.precision.rsqrt())
 
     def log_posterior(row, batch):

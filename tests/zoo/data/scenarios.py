@@ -1,4 +1,4 @@
-"""Small data sets, written in every format that is read, and what must come of them."""
+"""Small data sets, written in every supported format, and checks of what is read."""
 
 import gzip
 
@@ -62,7 +62,7 @@ def write_cifar(folder, splits):
 
 
 def write_arxiv(folder, **changed):
-    """The archive of a graph with four nodes; `changed` gives other content to files, by the last word of their name."""
+    """Write the archive of a graph with four nodes; `changed` replaces the content of files, by the last word of their name."""
     for name, text in ARXIV_FILES.items():
         content = changed.get(name.rpartition("/")[2].rpartition("-")[2], text)
         write(folder / "arxiv" / f"{name}.csv.gz", content.encode())
@@ -70,7 +70,7 @@ def write_arxiv(folder, **changed):
 
 
 def as_datasets(splits, image="image", label="label"):
-    """The same splits as the Hub would give them."""
+    """The splits as tables of `datasets`, as on the Hub."""
     features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(num_classes=10)})
     parts = {}
     for part, (images, labels) in zip(("train", "test"), splits, strict=True):
@@ -90,7 +90,7 @@ def bytes_again(data, splits):
 
 
 def assert_holds(data, splits):
-    """Both splits of `data` are the bytes that were written, in their order."""
+    """Assert that both splits of `data` are the bytes that were written, in their order."""
     for (images, labels), again, y in zip(splits, bytes_again(data, splits), (data.train_y, data.test_y), strict=True):
         np.testing.assert_array_equal(again.squeeze(1) if images.ndim == 3 else again, images)
         np.testing.assert_array_equal(y.numpy(), labels)
@@ -102,7 +102,7 @@ def assert_equal(one, other):
 
 
 def message(name, **options):
-    """The message of the DataError that loading raises: one line."""
+    """Return the message of the DataError that loading raises; it must be one line."""
     with pytest.raises(DataError) as raised:
         load_data(name, **options)
     assert "\n" not in str(raised.value)

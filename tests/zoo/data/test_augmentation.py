@@ -25,14 +25,14 @@ def test_images_are_flipped_shifted_and_cut_as_a_plain_loop_does_it(flip, transl
     assert torch.equal(augmentation(x, Moves.stack(each)), slow)
 
 
-def test_one_image_by_hand():
+def test_an_image_is_augmented_as_computed_by_hand():
     image = torch.arange(1.0, 10).view(1, 1, 1, 3, 3)
     shift_left_down = Moves(torch.tensor([[True]]), torch.tensor([[[1, -1]]]), torch.tensor([[[2, 0]]]))
     found = Augmentation(flip=True, translate=1, cutout=1)(image, shift_left_down)
     assert found.squeeze().tolist() == [[0, 0, 0], [2, 1, 0], [0, 4, 0]]
 
 
-def test_identity_settings_leave_images_as_they_are():
+def test_without_any_move_images_are_unchanged():
     augmentation = Augmentation()
     x = torch.randn(2, 5, 3, 6, 7, generator=torch.Generator().manual_seed(0))
     moves = Moves.stack([augmentation.draw(np.random.default_rng(k), 5, 6, 7) for k in range(2)])

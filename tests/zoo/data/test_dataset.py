@@ -31,8 +31,8 @@ def test_examples_are_pixels_from_0_to_1_standardised_by_the_moments(tmp_path, g
     torch.testing.assert_close(data.test_x * deviation + mean, pixels[:, None] if name == "mnist" else pixels)
 
 
-def test_others_are_standardised_as_the_data_are(tmp_path, grey):
-    """A black pixel is the same number in both."""
+def test_outside_examples_are_standardised_like_the_data(tmp_path, grey):
+    """A black pixel has the same value in both data sets."""
     others = [(255 - images, labels) for images, labels in grey]
     write_idx(tmp_path / "mnist", grey)
     write_idx(tmp_path / "kmnist", others)
@@ -42,20 +42,20 @@ def test_others_are_standardised_as_the_data_are(tmp_path, grey):
     assert data.digest == load_data("mnist", data_dir=tmp_path, train_limit=7).digest
 
 
-def test_others_are_not_taken_from_the_files_of_the_data(tmp_path, grey):
+def test_outside_examples_are_not_read_from_the_files_of_the_data(tmp_path, grey):
     write_idx(tmp_path, grey)
     told = message("mnist", data_dir=tmp_path, outside="kmnist")
-    assert told.startswith(f"{tmp_path / 'kmnist'}: holds no kmnist; looked in {tmp_path / 'kmnist'} for")
+    assert told.startswith(f"{tmp_path / 'kmnist'}: kmnist is not there; looked in {tmp_path / 'kmnist'} for")
 
 
-def test_others_that_do_not_fit_are_refused(tmp_path, grey, colour):
+def test_outside_data_sets_that_do_not_fit_are_refused(tmp_path, grey, colour):
     write_idx(tmp_path / "mnist", grey)
     write_cifar(tmp_path / "cifar10", colour)
     told = message("mnist", data_dir=tmp_path, outside="cifar10")
-    assert told.startswith("outside: examples of cifar10 are (3, 32, 32) of uint8, not (1, 28, 28) of uint8; take")
-    assert message("mnist", outside="mnist").startswith("outside: mnist cannot be told from mnist; take another")
-    assert message("sbm", outside="mnist").startswith("outside: mnist cannot be told from sbm; take another")
-    assert message("mnist", outside="fasion_mnist").startswith("outside: no data set 'fasion_mnist' (did you mean")
+    assert told.startswith("outside: examples of cifar10 are (3, 32, 32) of uint8, not (1, 28, 28) of uint8; choose")
+    assert message("mnist", outside="mnist").startswith("outside: mnist cannot be compared with mnist; choose another")
+    assert message("sbm", outside="mnist").startswith("outside: mnist cannot be compared with sbm; choose another")
+    assert message("mnist", outside="fasion_mnist").startswith("outside: unknown data set 'fasion_mnist' (did you mean")
 
 
 def test_train_limit_is_a_fixed_subset_nested_in_larger_ones():
@@ -68,7 +68,7 @@ def test_train_limit_is_a_fixed_subset_nested_in_larger_ones():
     torch.testing.assert_close(few.test_x, whole.test_x, rtol=0, atol=0)
 
 
-def test_train_limit_draws_at_random(tmp_path, grey):
+def test_train_limit_keeps_random_examples(tmp_path, grey):
     write_idx(tmp_path, grey)
     whole, half = (load_data("mnist", data_dir=tmp_path, train_limit=limit) for limit in (None, TRAIN // 2))
     kept = [torch.nonzero((whole.train_x == x).flatten(1).all(1)).item() for x in half.train_x]
@@ -78,10 +78,10 @@ def test_train_limit_draws_at_random(tmp_path, grey):
     assert not torch.equal(fashion.train_x, half.train_x)
 
 
-def test_train_limit_may_be_all_and_no_more():
+def test_train_limit_is_at_most_the_number_of_examples():
     assert len(load_data("digits", train_limit=1438).train_y) == 1438
     for limit in (1439, 0, -1):
-        expected = f"train_limit {limit}: digits has 1438 training examples; ask for 1 to 1438"
+        expected = f"train_limit {limit}: digits has 1438 training examples; choose 1 to 1438"
         assert message("digits", train_limit=limit) == expected
 
 
@@ -93,7 +93,7 @@ def test_unknown_name_suggests_the_nearest(wrong, nearest):
     assert ", ".join(DATASETS) in text
 
 
-def test_labels_out_of_range_are_named(tmp_path, grey, colour):
+def test_the_error_names_labels_out_of_range(tmp_path, grey, colour):
     write_idx(tmp_path / "mnist", [grey[0], (grey[1][0], grey[1][1] + 1)])
     place = tmp_path / "mnist" / IDX_FILES[1][1]
     assert f"{place}: labels run from 1 to 10, not 0 to 9;" in message("mnist", data_dir=tmp_path)
@@ -101,7 +101,7 @@ def test_labels_out_of_range_are_named(tmp_path, grey, colour):
     assert "cifar10: labels run from 100 to 109, not 0 to 9;" in message("cifar10", data_dir=tmp_path)
 
 
-def test_training_and_test_images_of_different_shapes_are_named(tmp_path, grey):
+def test_the_error_names_training_and_test_images_of_different_shapes(tmp_path, grey):
     write_idx(tmp_path, [grey[0], (grey[1][0][:, 1:], grey[1][1])])
     assert "(1, 28, 28) in training and (1, 27, 28) in test" in message("mnist", data_dir=tmp_path)
 
@@ -118,7 +118,7 @@ def tiny():
     return Data("tiny", x, y, x[:2] + 1, y[:2], 3, outside=x + 2)
 
 
-def test_digest_depends_on_every_tensor_and_on_nothing_else():
+def test_the_digest_depends_on_every_tensor_and_on_nothing_else():
     data = tiny()
     others = [
         replace(data, **{field: getattr(data, field).flip(0)}) for field in vars(data) if field[-2:] in ("_x", "_y")
@@ -141,7 +141,7 @@ def test_to_converts_examples_and_keeps_labels(dtype):
     assert data.digest != tiny().digest
 
 
-def test_data_keep_the_folder_that_their_files_were_looked_for_in(tmp_path, grey):
+def test_data_record_the_folder_of_their_files(tmp_path, grey):
     write_idx(tmp_path, grey)
     data = load_data("mnist", data_dir=str(tmp_path))
     assert data.folder == tmp_path
@@ -149,6 +149,6 @@ def test_data_keep_the_folder_that_their_files_were_looked_for_in(tmp_path, grey
     assert load_data("digits").folder is None
 
 
-def test_importing_needs_none_of_the_heavy_libraries():
+def test_importing_zoo_data_imports_no_large_library():
     code = "import sys, zoo.data; print(sorted({'datasets', 'huggingface_hub', 'networkx', 'pandas', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -14,11 +14,10 @@ from zoo.data import load_data
 from zoo.data.graphs import ARXIV, BETWEEN, BLOCK_SIZE, BLOCKS, WITHIN, Graph, graph_of
 from zoo.errors import DataError
 from zoo.networks.architectures import ARCHITECTURES
-from zoo.networks.stack import Stack
 from zoo.recipes.recipe import Recipe
 
 
-def test_blocks_are_joined_as_often_as_the_model_says():
+def test_edges_are_as_frequent_as_the_block_model_says():
     graph = graph_of("sbm")
     same = graph.y[graph.edge_index[0]] == graph.y[graph.edge_index[1]]
     nodes = BLOCKS * BLOCK_SIZE
@@ -36,7 +35,7 @@ def test_half_of_the_nodes_train_and_the_others_test():
     torch.testing.assert_close(graph.x.std(0, correction=0), torch.ones(16), atol=1e-5, rtol=0)
 
 
-def test_features_alone_tell_less_than_those_of_neighbours_too():
+def test_features_alone_classify_worse_than_features_with_those_of_neighbours():
     graph = graph_of("sbm")
     source, target = graph.edge_index
     around = torch.zeros_like(graph.x).index_add(0, target, graph.x[source])
@@ -50,23 +49,23 @@ def test_features_alone_tell_less_than_those_of_neighbours_too():
     assert scores[0] + 0.1 < scores[1] < 0.95
 
 
-def test_logits_of_a_node_do_not_depend_on_which_others_are_asked_for():
+def test_logits_of_a_node_do_not_depend_on_the_other_nodes_of_the_batch():
     treated = treat("standard", "gnn")
     rows = torch.stack([treated.layout.draw_initial(np.random.default_rng(k)) for k in range(2)])
-    stack = Stack(rows, treated.module, treated.layout)
+    stack = treated.stack(rows)
     x = load_data("sbm").test_x[:30]
     torch.testing.assert_close(stack.logits(x[:7]), stack.logits(x)[:, :7])
 
 
-def test_other_numbers_of_the_nodes_give_the_same_logits(monkeypatch):
+def test_renumbering_the_nodes_does_not_change_their_logits(monkeypatch):
     treated, graph = treat("standard", "gnn"), graph_of("sbm")
     rows = treated.layout.draw_initial(np.random.default_rng(0))[None]
     order = torch.from_numpy(np.random.default_rng(1).permutation(len(graph.y)))  # new node i is old node order[i]
     renamed = Graph(graph.x[order], order.argsort()[graph.edge_index], graph.y[order], graph.train, graph.test)
     nodes = torch.arange(50)[:, None].float()
-    before = Stack(rows, treated.module, treated.layout).logits(order[:50, None].float())
+    before = treated.stack(rows).logits(order[:50, None].float())
     monkeypatch.setattr("zoo.networks.architectures.gnn.graph_of", lambda *_: renamed)
-    torch.testing.assert_close(Stack(rows, treated.module, treated.layout).logits(nodes), before)
+    torch.testing.assert_close(treated.stack(rows).logits(nodes), before)
 
 
 def test_arxiv_is_read_from_its_files(arxiv):
@@ -87,9 +86,9 @@ def test_arxiv_is_read_from_its_files(arxiv):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("raw/edge", "0,9\n", "edge.csv.gz names nodes that are not there"),
-        ("split/time/test", "-1\n", "test.csv.gz names nodes that are not there"),
-        ("raw/node-label", "0\n", "names nodes that are not there"),
+        ("raw/edge", "0,9\n", "edge.csv.gz names nodes that do not exist"),
+        ("split/time/test", "-1\n", "test.csv.gz names nodes that do not exist"),
+        ("raw/node-label", "0\n", "names nodes that do not exist"),
         ("raw/node-feat", "a,b\n", "node-feat.csv.gz: cannot be read"),
         ("raw/node-feat", "", "node-feat.csv.gz: cannot be read"),
     ],
@@ -101,28 +100,28 @@ def test_damaged_files_are_one_clear_line(arxiv, file, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_files_are_named(arxiv):
+def test_the_error_names_missing_files(arxiv):
     (arxiv / "arxiv" / "raw" / "edge.csv.gz").unlink()
     with pytest.raises(DataError, match=r"edge\.csv\.gz: cannot be read"):
         graph_of("ogbn-arxiv", arxiv)
-    with pytest.raises(DataError, match="holds no folder arxiv/raw"):
+    with pytest.raises(DataError, match="has no folder arxiv/raw"):
         graph_of("ogbn-arxiv", arxiv / "arxiv" / "split")
 
 
 @pytest.mark.parametrize("read", [graph_of, load_data])
-def test_a_graph_of_files_needs_a_folder_whatever_was_read_before(arxiv, read):
+def test_a_graph_from_files_needs_a_folder_even_after_it_was_read(arxiv, read):
     graph_of("ogbn-arxiv", arxiv)
     with pytest.raises(DataError) as caught:
         read("ogbn-arxiv")
     assert (
-        f"unpack {ARXIV} in a folder DIR and pass --data-dir DIR (in Python load_data(..., data_dir=DIR) or open_zoo(..., data_dir=DIR))"
+        f"unpack {ARXIV} in a folder DIR and give --data-dir DIR (in Python load_data(..., data_dir=DIR) or open_zoo(..., data_dir=DIR))"
         in str(caught.value)
     )
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("order", [["one", "two"], ["two", "one"]])
-def test_each_folder_has_its_own_graph_whichever_was_read_first(tmp_path, order):
+def test_each_folder_has_its_own_graph_in_any_order_of_reading(tmp_path, order):
     labels = {"one": "0\n1\n1\n0\n", "two": "1\n0\n1\n1\n"}
     for folder, text in labels.items():
         write_arxiv(tmp_path / folder, label=text)
@@ -132,7 +131,7 @@ def test_each_folder_has_its_own_graph_whichever_was_read_first(tmp_path, order)
         assert load_data("ogbn-arxiv", data_dir=tmp_path / folder).train_y.tolist() == expected[::2]
 
 
-def test_a_relative_folder_is_another_one_elsewhere(tmp_path, monkeypatch):
+def test_a_relative_folder_depends_on_the_working_directory(tmp_path, monkeypatch):
     labels = []
     for folder in ("one", "two"):
         write_arxiv(tmp_path / folder, label=f"{folder == 'two':d}\n0\n0\n0\n")
@@ -141,7 +140,7 @@ def test_a_relative_folder_is_another_one_elsewhere(tmp_path, monkeypatch):
     assert labels == [[0, 0, 0, 0], [1, 0, 0, 0]]
 
 
-def test_a_graph_is_read_once_however_its_folder_is_written(arxiv, monkeypatch):
+def test_a_graph_is_read_once_for_all_spellings_of_its_folder(arxiv, monkeypatch):
     graph = graph_of("ogbn-arxiv", arxiv)
     monkeypatch.chdir(arxiv.parent)
     assert graph_of("ogbn-arxiv", Path(arxiv.name)) is graph

@@ -23,7 +23,7 @@ def test_networks_have_the_published_number_of_parameters(network, count):
 
 
 @pytest.mark.parametrize(("blocks", "depth"), [(1, 8), (2, 14), (3, 20)])
-def test_resnets_have_the_depth_of_their_name(blocks, depth):
+def test_resnets_have_the_depth_in_their_name(blocks, depth):
     network = ResNet(blocks)
     weights = [weight.name for weight in ParameterLayout.of(network).weights]
     assert len([name for name in weights if "shortcut" not in name]) == depth

@@ -1,4 +1,4 @@
-"""Architectures from outside the repository: made known, trained by workers, and read by those without the code."""
+"""Architectures from outside the repository: registered, trained by workers, and read without their code."""
 
 import os
 import pickle
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from metanets import ParameterGraph, Settings, train_model
+from metanets import ParameterGraph, Settings, Task, train
 from zoo import Architecture, Recipe, generate, open_zoo, register, verify
 from zoo.errors import RecipeError, ZooError
 from zoo.networks.architectures import ARCHITECTURES, BUILT_IN, architecture_of, is_importable, provide
@@ -47,11 +47,12 @@ from zoo import Recipe, generate, register
 from zoo.networks.architectures import provide
 
 if __name__ == "__main__":
-    folder, engine, *names = sys.argv[1:]
+    folder, workers, *names = sys.argv[1:]
     register(Net, "scripted")
     provide("named=elsewhere/theirs.py:Net")
     for name in names:
-        generate(Recipe.load(f"{{name}}.toml"), f"{{folder}}/{{name}}", engine=engine, workers=2, shard_pairs=20)
+        recipe = Recipe.load(f"{{name}}.toml")
+        generate(recipe, f"{{folder}}/{{name}}", workers=workers if workers == "ray" else int(workers), shard_pairs=20)
 """
 RECIPE = """
 name = "outside"
@@ -62,11 +63,11 @@ training = {{ learning_rate = {{ log_uniform = [1e-3, 1e-1] }}, epochs = 1 }}
 treatments.standard.kind = "standard"
 treatments.w_asymmetric = {{ kind = "w_asymmetric", n_fix = 2 }}
 """
-KNOWN_NOWHERE = r"unknown name 'Net'; one of .*; provide the code of others with --architecture FILE.py:CLASS"
+KNOWN_NOWHERE = r"unknown name 'Net'; use one of .*, or give your own code with --architecture FILE.py:CLASS"
 
 
 class Other(Architecture):
-    """Named like the one that made the zoo, but with a layer less."""
+    """An architecture with the name of the one that made the zoo, but with one layer less."""
 
     def __init__(self, hidden: list[int]) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Other(Architecture):
 
 
 class Curved(Architecture):
-    """Of the same parameters, but with another activation."""
+    """An architecture with the same parameters, but with another activation."""
 
     def __init__(self, hidden: list[int]) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class Curved(Architecture):
 
 @pytest.fixture(autouse=True)
 def _forget():
-    """Know no architecture after a test that was not known before."""
+    """Remove the architectures that a test registered."""
     known, path = dict(ARCHITECTURES), list(sys.path)
     yield
     forget(known, path)
@@ -126,7 +127,7 @@ def installed(desk, monkeypatch):
 
 @pytest.fixture(scope="module")
 def zoo(desk, tmp_path_factory):
-    """Of the architecture in `mine.py`, which nobody knows any more; for reading only."""
+    """A zoo of the architecture in `mine.py`, which is no longer registered; for reading only."""
     known, path = dict(ARCHITECTURES), list(sys.path)
     provide(f"{desk}/mine.py:Net")
     made = generate(Recipe.load(desk / "Net.toml"), tmp_path_factory.mktemp("zoos") / "outside")
@@ -136,13 +137,13 @@ def zoo(desk, tmp_path_factory):
 
 def assert_same(zoo, reference):
     for treatment in reference.treatments:
-        assert torch.equal(zoo.rows(treatment), reference.rows(treatment))
+        assert torch.equal(zoo[treatment].weights[:], reference[treatment].weights[:])
 
 
 # --- Made known
 
 
-def test_a_registered_class_is_known_by_its_name_or_another():
+def test_a_class_is_registered_under_its_own_name_or_a_given_one():
     register(Other)
     register(Other, "second")
     register(Other, "second")
@@ -161,18 +162,18 @@ def values(changes):
     } | changes
 
 
-def test_a_class_in_a_file_is_provided_by_its_name_or_another(desk):
+def test_a_class_in_a_file_is_provided_under_its_own_name_or_a_given_one(desk):
     assert provide(f"{desk}/mine.py:Net") == "Net"
     assert provide(f"own={desk}/mine.py:Net") == "own"
     assert architecture_of("own") is architecture_of("Net")
     assert provide("tests.zoo.networks.test_outside:Other") == "Other"
 
 
-def test_a_class_of_an_installed_package_is_known_without_a_word(desk, installed):
+def test_a_class_of_an_installed_package_is_known_by_its_entry_point(desk, installed):
     assert Recipe.load(desk / "packaged.toml").treat("standard").layout.size == 64 * 6 + 6 + 60 + 10
 
 
-def test_a_package_that_cannot_be_imported_is_named_in_one_line(desk, installed):
+def test_the_error_names_a_package_that_cannot_be_imported_in_one_line(desk, installed):
     with pytest.raises(RecipeError, match=r"architecture: absent:Net cannot be imported .*No module named 'absent'"):
         architecture_of("broken")
 
@@ -188,18 +189,18 @@ def test_the_name_of_a_built_in_architecture_is_refused(desk, name):
 @pytest.mark.parametrize(
     ("source", "fact"),
     [
-        ("mine.py", "names no class; write FILE.py:CLASS"),
-        (":Net", "names no class; write FILE.py:CLASS"),
+        ("mine.py", "does not name a class; write FILE.py:CLASS"),
+        (":Net", "does not name a class; write FILE.py:CLASS"),
         ("absent.py:Net", "there is no file .*absent.py"),
         ("mine.py:Absent", "has no Absent"),
-        ("mine.py:NotOne", "is no subclass of zoo.Architecture"),
+        ("mine.py:NotOne", "is not a subclass of zoo.Architecture"),
         ("broken.py:Net", "broken.py cannot be imported .IndentationError: "),
         ("failing.py:Net", "failing.py cannot be imported .ZeroDivisionError: "),
         ("json.py:Net", "json.py has the name of another module"),
         ("no_such_package.module:Net", "cannot be imported .ModuleNotFoundError: "),
     ],
 )
-def test_what_cannot_be_provided_is_one_line(desk, tmp_path, monkeypatch, source, fact):
+def test_code_that_cannot_be_provided_is_an_error_in_one_line(desk, tmp_path, monkeypatch, source, fact):
     monkeypatch.chdir(tmp_path)
     shutil.copy(desk / "mine.py", tmp_path / "mine.py")
     shutil.copy(desk / "mine.py", tmp_path / "json.py")
@@ -210,11 +211,11 @@ def test_what_cannot_be_provided_is_one_line(desk, tmp_path, monkeypatch, source
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_in_a_zoo_is_never_run(zoo, tmp_path):
+def test_a_file_in_a_zoos_folder_is_never_run(zoo, tmp_path):
     folder = Path(shutil.copytree(zoo.folder, tmp_path / "zoo"))
     for path in (folder / "mine.py", folder / "standard" / "mine.py"):
         path.write_text("raise SystemExit('it was run')")
-        with pytest.raises(RecipeError, match="lies in a zoo, whose files are never run; copy it elsewhere"):
+        with pytest.raises(RecipeError, match="is in a zoo's folder, whose files are never run; copy it elsewhere"):
             provide(f"{path}:Net")
     assert "mine" not in sys.modules
 
@@ -231,7 +232,7 @@ def run_script(desk, *arguments):
 
 
 @pytest.mark.parametrize("name", ["Net", "own", "packaged"])
-def test_a_process_that_unpickles_a_recipe_knows_its_architecture(desk, installed, name):
+def test_unpickling_a_recipe_registers_its_architecture(desk, installed, name):
     if name != "packaged":
         provide(f"{name}={desk}/mine.py:Net")
     recipe = Recipe.read(values({"architecture": {"name": name, "hidden": [6]}}))
@@ -243,7 +244,7 @@ def test_a_process_that_unpickles_a_recipe_knows_its_architecture(desk, installe
 
 @pytest.mark.slow
 def test_worker_processes_train_the_class_of_a_script(desk, zoo, tmp_path):
-    run_script(desk, tmp_path, "processes", "scripted")
+    run_script(desk, tmp_path, 2, "scripted")
     assert_same(open_zoo(tmp_path / "scripted"), zoo)
 
 
@@ -275,7 +276,9 @@ def test_a_class_that_workers_cannot_import_is_refused_before_anything_is_writte
         assert not is_importable(architecture)
         register(architecture, "nowhere")
         recipe = Recipe.read(values({"architecture": {"name": "nowhere", "hidden": [3]}}))
-        with pytest.raises(RecipeError, match=r"worker processes cannot import 'nowhere' .*; put the class in a file"):
+        with pytest.raises(
+            RecipeError, match=r"worker processes cannot import 'nowhere' .*; put the class in its own file"
+        ):
             generate(recipe, tmp_path / "zoo", workers=2)
         del ARCHITECTURES["nowhere"]
     assert not (tmp_path / "zoo").exists()
@@ -286,10 +289,10 @@ def test_a_class_that_workers_cannot_import_is_refused_before_anything_is_writte
 # --- Read without the code
 
 
-def test_rows_fields_and_permutations_need_no_code(zoo):
+def test_rows_columns_and_permutations_need_no_code(zoo):
     with pytest.raises(RecipeError):
         architecture_of("Net")
-    layout, rows = zoo.layout("standard"), zoo.rows("standard")
+    layout, rows = zoo["standard"].layout, zoo["standard"].weights[:]
     permutations = layout.random_permutations(np.random.default_rng(0))
     permuted = layout.permute(rows, permutations)
     assert layout.hidden_axes == ("h",)
@@ -297,26 +300,27 @@ def test_rows_fields_and_permutations_need_no_code(zoo):
     tensors, moved, order = layout.unflatten(rows), layout.unflatten(permuted), permutations["h"]
     assert torch.equal(moved["a.weight"], tensors["a.weight"][:, order])
     assert torch.equal(moved["b.weight"], tensors["b.weight"][:, :, order])
-    assert zoo.field("standard", "test_accuracy").shape == (40,)
-    splits = [zoo.index("standard", split) for split in ("train", "validation", "test")]
-    assert sorted(np.concatenate(splits).tolist()) == zoo.index("standard").tolist()
-    assert int((~zoo.treated("w_asymmetric").trainable).sum()) == 2 * (6 + 10)
+    assert zoo["standard"]["test_accuracy"].shape == (40,)
+    splits = [zoo["standard"].split(split).pairs for split in ("train", "validation", "test")]
+    assert sorted(np.concatenate(splits).tolist()) == zoo["standard"].pairs.tolist()
+    assert int((~zoo["w_asymmetric"].mask).sum()) == 2 * (6 + 10)
 
 
 def test_metanetworks_read_a_zoo_without_the_code(zoo):
-    graph = ParameterGraph(zoo.layout("w_asymmetric"), zoo.treated("w_asymmetric").trainable)
+    graph = ParameterGraph(zoo["w_asymmetric"].layout, zoo["w_asymmetric"].mask)
     assert set(range(graph.columns.max())) <= set(graph.columns.flatten().tolist())
     for model in ("statnn", "gmn"):
-        (metanet,) = train_model(zoo, "standard", model, settings=Settings(epochs=1, batch_size=8))
-        assert metanet.predict(zoo.rows("standard", [0, 1])).shape == (2,)
+        task = Task(recipe=zoo.name, learn_from="standard")
+        (metanet,) = train(task, zoo, model, settings=Settings(epochs=1, batch_size=8))
+        assert metanet.predict(zoo["standard"].weights[[0, 1]]).shape == (2,)
 
 
 @pytest.mark.parametrize(
     "run",
-    [lambda zoo: zoo.stack("standard"), lambda zoo: zoo.module("w_asymmetric", 3), verify, Recipe.of],
+    [lambda zoo: zoo["standard"].stack(), lambda zoo: zoo["w_asymmetric"].module(3), verify, Recipe.of],
     ids=["stack", "module", "verify", "recipe"],
 )
-def test_what_runs_networks_names_the_architecture_and_how_to_provide_it(zoo, run):
+def test_running_networks_without_the_code_is_an_error_that_says_how_to_give_it(zoo, run):
     with pytest.raises((ZooError, RecipeError), match=KNOWN_NOWHERE) as caught:
         run(zoo)
     assert str(caught.value).startswith(f"{zoo.folder}: ")
@@ -338,17 +342,17 @@ def test_commands_need_the_code_only_to_run_networks(zoo, desk, asymzoo):
 
 
 @pytest.mark.parametrize(("architecture", "what"), [(Other, "parameters"), (Curved, "activations")])
-def test_another_class_of_the_same_name_is_refused(zoo, architecture, what):
+def test_a_different_class_with_the_same_name_is_refused(zoo, architecture, what):
     register(architecture, "Net")
     again = open_zoo(zoo.folder)
-    with pytest.raises(ZooError, match=f"'Net' that is known here has other {what} than standard's networks; provide"):
-        again.stack("standard")
-    assert torch.equal(again.rows("standard"), zoo.rows("standard"))
+    with pytest.raises(ZooError, match=f"'Net' known here has other {what} than the standard networks; give"):
+        again["standard"].stack()
+    assert torch.equal(again["standard"].weights[:], zoo["standard"].weights[:])
 
 
-def test_the_code_runs_the_networks_that_are_stored(zoo, desk):
+def test_given_code_runs_the_stored_networks(zoo, desk):
     provide(f"{desk}/mine.py:Net")
-    module, x = open_zoo(zoo.folder).module("standard", 3), torch.randn(5, 64)
-    parts = zoo.layout("standard").unflatten(zoo.rows("standard", 3))
+    module, x = open_zoo(zoo.folder)["standard"].module(3), torch.randn(5, 64)
+    parts = zoo["standard"].layout.unflatten(zoo["standard"].weights[3])
     hidden = (x @ parts["a.weight"].T + parts["a.bias"]).relu()
     torch.testing.assert_close(module(x), hidden @ parts["b.weight"].T + parts["b.bias"])

@@ -7,7 +7,6 @@ from torch import nn
 
 from tests.scenarios import NETWORKS, Network, some_thetas, treat
 from zoo.networks.parameters import Parameter, ParameterLayout
-from zoo.networks.stack import Stack
 
 LAYOUT = ParameterLayout.of(NETWORKS["mlp"].build())
 
@@ -44,7 +43,7 @@ def test_an_axis_has_one_length():
         ParameterLayout((first, Parameter("b.weight", (2, 4), ("output", "input"), "weight")))
 
 
-def test_every_dimension_has_an_axis():
+def test_axes_must_fit_the_shape():
     with pytest.raises(ValueError, match=r"axes .* do not fit the shape"):
         ParameterLayout((Parameter("a.weight", (4, 3), ("hidden",), "weight"),))
     module = NETWORKS["mlp"].build()
@@ -53,7 +52,7 @@ def test_every_dimension_has_an_axis():
         ParameterLayout.of(module)
 
 
-def test_roles_tell_norms_from_biases():
+def test_parameters_of_norms_have_their_own_roles():
     roles = {p.name: p.role for p in LAYOUT.parameters if p.name.startswith("hidden.0")}
     assert roles == {
         "hidden.0.linear.weight": "weight",
@@ -90,7 +89,7 @@ def random_networks():
 @given(network=random_networks(), seed=st.integers(0, 2**32))
 def test_permuting_hidden_units_keeps_logits_of_networks_of_any_shape(network, seed):
     treated = treat("standard", network, dtype=torch.float64)
-    stack = Stack(some_thetas(treated, 2), treated.module, treated.layout)
+    stack = treated.stack(some_thetas(treated, 2))
     permuted = stack.permute(treated.layout.random_permutations(np.random.default_rng(seed)))
     x = network.examples(3)
     torch.testing.assert_close(permuted.logits(x), stack.logits(x), rtol=0, atol=1e-10)
@@ -98,7 +97,7 @@ def test_permuting_hidden_units_keeps_logits_of_networks_of_any_shape(network, s
 
 @settings(deadline=None, max_examples=20)
 @given(network=random_networks(), seed=st.integers(0, 2**32), networks=st.integers(1, 4))
-def test_permuting_each_row_in_its_own_way_is_permuting_row_by_row(network, seed, networks):
+def test_permuting_each_row_by_its_own_permutation_equals_permuting_row_by_row(network, seed, networks):
     layout, rng = ParameterLayout.of(network.build()), np.random.default_rng(seed)
     rows = torch.arange(float(networks * layout.size)).view(networks, -1)
     drawn = [layout.random_permutations(rng) for _ in range(networks)]
@@ -109,7 +108,7 @@ def test_permuting_each_row_in_its_own_way_is_permuting_row_by_row(network, seed
     assert torch.equal(layout.permute(together, back), rows)
 
 
-def test_new_unit_j_is_old_unit_of_the_permutations_entry_j():
+def test_new_unit_j_is_the_old_unit_at_entry_j_of_the_permutation():
     row, order = torch.arange(float(LAYOUT.size)), torch.arange(16).roll(3)
     old, new = (LAYOUT.unflatten(r) for r in (row, LAYOUT.permute(row, {"hidden0": order})))
     assert torch.equal(new["hidden.0.linear.weight"], old["hidden.0.linear.weight"][order])
@@ -127,7 +126,7 @@ def test_random_permutations_are_uniform():
 
 
 class Layers(nn.Module):
-    """A linear layer and whatever else, whose units have the axis `hidden`."""
+    """A linear layer and another module; the units of both have the axis `hidden`."""
 
     def __init__(self, other, axes=None):
         super().__init__()
@@ -150,17 +149,26 @@ def bare():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Layers(nn.Dropout(0.5)), "other: Dropout trains otherwise than it evaluates; leave it out"),
-        (lambda: Layers(nn.BatchNorm1d(4)), "other: BatchNorm1d trains otherwise than it evaluates; take LayerNorm"),
-        (lambda: Layers(nn.Sequential(nn.AlphaDropout())), "other.0: AlphaDropout trains otherwise than it evaluates"),
-        (lambda: Layers(nn.RMSNorm(4), {"other.weight": ("hidden",)}), "other.weight: a parameter of RMSNorm"),
-        (bare, "scale: a parameter of Layers that is neither weight nor bias"),
+        (
+            lambda: Layers(nn.Dropout(0.5)),
+            "other: Dropout works differently in training and in evaluation; leave it out",
+        ),
+        (
+            lambda: Layers(nn.BatchNorm1d(4)),
+            "other: BatchNorm1d works differently in training and in evaluation; use LayerNorm",
+        ),
+        (
+            lambda: Layers(nn.Sequential(nn.AlphaDropout())),
+            "other.0: AlphaDropout works differently in training and in evaluation",
+        ),
+        (lambda: Layers(nn.RMSNorm(4), {"other.weight": ("hidden",)}), "other.weight: this parameter of RMSNorm"),
+        (bare, "scale: this parameter of Layers is neither weight nor bias"),
         (tied, "other.weight: is the same tensor as linear.weight"),
         (lambda: Layers(nn.Linear(4, 2)), r"axes and parameters differ in \['other.bias', 'other.weight'\]"),
     ],
     ids=["dropout", "batch norm", "nested", "rms norm", "bare parameter", "tied weights", "no axes"],
 )
-def test_what_a_row_cannot_say_is_refused_by_name(make, message):
+def test_modules_that_a_row_does_not_determine_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         ParameterLayout.of(make())
     assert "\n" not in str(caught.value)

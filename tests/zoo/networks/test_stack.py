@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call, vmap
@@ -5,12 +6,12 @@ from torch.nn import functional
 
 import zoo.networks.stack
 from tests.scenarios import CLASSES, NETWORKS, SETTINGS, some_data, some_thetas, treat
-from zoo.networks.stack import Stack, cross_entropy, run_stack, score, stack_gradient, stack_size
+from zoo.networks.stack import Stack, cross_entropy, in_turn, run_stack, score_examples, stack_gradient, stack_size
 
 
 def make_stack(network="mlp", setting="standard", networks=4, dtype=torch.float64):
     treated = treat(setting, network, dtype=dtype)
-    return Stack(treated.rows(some_thetas(treated, networks, dtype=dtype)), treated.module, treated.layout)
+    return treated.stack(treated.to_rows(some_thetas(treated, networks, dtype=dtype)))
 
 
 def measured_by_hand(stack, x, y):
@@ -35,7 +36,7 @@ def test_evaluation_is_accuracy_and_cross_entropy_by_hand(monkeypatch, network, 
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn_norm"])
-def test_splits_together_are_measured_as_each_alone(monkeypatch, network):
+def test_several_splits_are_measured_as_each_one_separately(monkeypatch, network):
     stack, data = make_stack(network), some_data(NETWORKS[network].shape).to("cpu", torch.float64)
     splits = (data.train_x, data.train_y), (data.test_x, data.test_y)
     monkeypatch.setattr(
@@ -48,20 +49,20 @@ def test_splits_together_are_measured_as_each_alone(monkeypatch, network):
         torch.testing.assert_close(together.loss, alone.loss, rtol=1e-12, atol=0)
 
 
-def test_of_equal_logits_the_first_counts():
+def test_ties_are_predicted_as_the_first_class():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 2.0, 2.0]])
     for label in range(3):
         y = torch.full((3,), label)
-        ((right, loss),) = score([logits, logits], y)
+        ((right, loss),) = score_examples([logits, logits], y)
         assert torch.equal(right[1] == 1, logits.argmax(1) == y)
         torch.testing.assert_close(loss[1], functional.cross_entropy(logits, y, reduction="none"))
 
 
-def test_a_network_measures_the_same_in_any_company():
+def test_metrics_of_a_network_do_not_depend_on_its_stack():
     stack, data = make_stack(networks=200, dtype=torch.float32), some_data(train=300)
     assert stack_size(stack.module, stack.layout, "cpu") < 200
     whole = stack.evaluate(data.train_x, data.train_y)
-    few = Stack(stack.rows[[150, 3]], stack.module, stack.layout).evaluate(data.train_x, data.train_y)
+    few = stack.take([150, 3]).evaluate(data.train_x, data.train_y)
     assert torch.equal(whole.accuracy[[150, 3]], few.accuracy)
     assert torch.equal(whole.loss[[150, 3]], few.loss)
 
@@ -95,15 +96,58 @@ def test_the_gradient_of_a_stack_is_that_of_autograd_through_its_rows(network):
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), rows)[0], rtol=1e-9, atol=1e-12)
 
 
-def test_networks_of_a_stack_keep_their_weights():
+def parameters_of(stack, network):
+    return stack.layout.flatten(dict(network.named_parameters()))
+
+
+@pytest.mark.parametrize("setting", ["standard", "sigma_asymmetric"])
+def test_networks_of_a_stack_are_separate_modules_with_its_weights(setting):
+    stack, x = make_stack(setting=setting), NETWORKS["mlp"].examples()
+    networks = list(stack.networks())
+    assert len({id(network) for network in networks}) == len(stack) == 4
+    tensors = [tensor.data_ptr() for network in (*networks, stack.module) for tensor in network.parameters()]
+    assert len(set(tensors)) == len(tensors)
+    for k, network in enumerate(networks):
+        assert torch.equal(parameters_of(stack, network), stack.rows[k])
+        assert torch.equal(network(x), stack.network(k)(x))
+
+
+def test_one_module_becomes_each_network_in_turn():
+    stack, seen = make_stack(), []
+    for k, network in enumerate(in_turn(stack)):
+        assert torch.equal(parameters_of(stack, network), stack.rows[k])
+        seen.append(network)
+    assert len(seen) == 4
+    assert {id(network) for network in seen} == {id(seen[0])}
+    assert seen[0] is not stack.module
+
+
+@pytest.mark.parametrize("index", [2, -2, np.int64(2)], ids=repr)
+def test_taking_one_network_gives_a_stack_of_one(index):
     stack = make_stack()
-    networks = [stack.network(k) for k in range(len(stack))]
-    for network, row in zip(networks, stack.rows, strict=True):
-        assert torch.equal(stack.layout.flatten(dict(network.named_parameters())), row)
+    one = stack.take(index)
+    assert len(one) == 1
+    assert torch.equal(one.rows, stack.rows[2:3])
+    assert torch.equal(parameters_of(stack, stack.network(index)), stack.rows[2])
+
+
+@pytest.mark.parametrize(
+    "index", [[3, 0], np.array([3, 0]), slice(1, 3), torch.tensor([2, 2]), torch.tensor([True, False] * 2)], ids=str
+)
+def test_taken_networks_keep_their_own_buffers(index):
+    rows = make_stack().rows
+    own = {"buffer": torch.arange(4.0)}
+    stack = Stack(rows, make_stack().module, make_stack().layout, own)
+    assert torch.equal(stack.take(index).rows, rows[index])
+    assert torch.equal(stack.take(index).own["buffer"], own["buffer"][index])
+    assert stack.take(1).own["buffer"].tolist() == [1.0]
+    assert stack.repeat(2).own["buffer"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    with pytest.raises(ValueError, match="buffer: 4 values for 3 networks"):
+        stack.with_rows(rows[:3])
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_running_a_stack_leaves_its_module_as_it_was(network):
+def test_running_a_stack_does_not_change_its_module(network):
     stack, x = make_stack(network), NETWORKS[network].examples()
     before = {name: (tensor.clone(), tensor.data_ptr()) for name, tensor in stack.module.named_parameters()}
     stack.logits(x)
@@ -115,7 +159,7 @@ def test_running_a_stack_leaves_its_module_as_it_was(network):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_network_of_a_stack_is_an_ordinary_module_of_its_own(setting):
+def test_a_network_of_a_stack_is_an_ordinary_separate_module(setting):
     stack = make_stack(setting=setting)
     before, network = stack.rows.clone(), stack.network(1)
     x, y = NETWORKS["mlp"].examples(), torch.tensor([0, 1, 2, 3, 1, 2])
@@ -133,7 +177,7 @@ def test_permuting_a_stack_permutes_its_rows():
     assert torch.equal(stack.permute(permutations).rows, stack.layout.permute(stack.rows, permutations))
 
 
-def test_each_network_smooths_labels_by_its_own_share():
+def test_each_network_smooths_labels_by_its_own_fraction():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(3, 8, CLASSES, dtype=torch.float64, generator=generator)
     y = torch.randint(CLASSES, (3, 8), generator=generator)

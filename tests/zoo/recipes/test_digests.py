@@ -1,4 +1,4 @@
-"""Recipes keep their JSON and their digest when fields are added, and on the way through a zoo."""
+"""Recipes keep their JSON and their digest when fields are added, and when a zoo stores them."""
 
 import json
 from typing import ClassVar
@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from zoo.networks.architectures import ARCHITECTURES, Architecture
 from zoo.networks.architectures.mlp import MLP
 from zoo.recipes.recipe import Recipe, built_in_recipes
-from zoo.store.manifest import digest_of
-from zoo.stored import Stored
+from zoo.stored import Stored, digest_of
 
 # Zoos are known by these: a digest that changes here makes strangers of all zoos of the recipe.
 DIGESTS = {
@@ -34,7 +33,7 @@ DIGESTS = {
 
 
 class Grown(Stored):
-    """Of two fields, `late` came later."""
+    """A model with two fields, of which `late` was added later."""
 
     kept: int = 1
     late: float | None = None
@@ -42,13 +41,13 @@ class Grown(Stored):
 
 
 class Around(Stored):
-    """Holds one that has grown."""
+    """A model that contains one with a later field."""
 
     inner: Grown = Grown()
 
 
 class Longer(MLP):
-    """An MLP whose constructor got an argument later."""
+    """An MLP whose constructor has a later argument."""
 
     later = frozenset({"dilation"})
 
@@ -57,7 +56,7 @@ class Longer(MLP):
 
 
 class Shorter(MLP):
-    """The same before."""
+    """The same MLP without the later argument."""
 
     def __init__(self, widths: list[int]) -> None:
         super().__init__(widths)
@@ -108,7 +107,7 @@ RECIPES = st.fixed_dictionaries(
 
 
 def in_json(values):
-    """What is read of values that were written."""
+    """The recipe read from its JSON."""
     return json.loads(json.dumps(values))
 
 
@@ -116,14 +115,14 @@ def test_digests_of_built_in_recipes_never_change():
     assert {name: Recipe.load(name).digest for name in built_in_recipes()} == DIGESTS
 
 
-def test_a_field_that_came_later_is_neither_written_nor_hashed_at_its_default():
+def test_a_later_field_at_its_default_is_neither_written_nor_hashed():
     for one in (Grown(), Grown(late=None)):
         assert one.model_dump() == one.model_dump(mode="json") == json.loads(one.model_dump_json()) == {"kept": 1}
     assert Around().model_dump() == {"inner": {"kept": 1}}
     assert digest_of(Grown().model_dump()) == digest_of({"kept": 1})
 
 
-def test_a_field_that_came_later_is_written_and_hashed_otherwise():
+def test_a_later_field_with_another_value_is_written_and_hashed():
     assert Grown(late=0.0).model_dump() == {"kept": 1, "late": 0.0}
     assert Around(inner=Grown(late=2.0)).model_dump() == {"inner": {"kept": 1, "late": 2.0}}
     assert Around.model_validate(Around(inner=Grown(late=2.0)).model_dump()).inner.late == 2.0
@@ -131,7 +130,7 @@ def test_a_field_that_came_later_is_written_and_hashed_otherwise():
 
 
 @pytest.mark.parametrize("kind", ["w_asymmetric", "sigma_asymmetric"])
-def test_shared_constants_are_the_default_of_treatments_that_recipes_had_before(kind, tiny_recipe):
+def test_constants_are_shared_by_default_as_in_earlier_recipes(kind, tiny_recipe):
     def digest(**arguments):
         return Recipe.read(tiny_recipe.to_json() | {"treatments": {"a": {"kind": kind} | arguments}}).digest
 
@@ -139,7 +138,7 @@ def test_shared_constants_are_the_default_of_treatments_that_recipes_had_before(
     assert digest(shared=False) != digest()
 
 
-def test_an_argument_that_an_architecture_got_later_leaves_digests_as_they_were(tiny_recipe, monkeypatch):
+def test_a_later_argument_of_an_architecture_does_not_change_digests(tiny_recipe, monkeypatch):
     def digest(architecture: type[Architecture], **arguments):
         monkeypatch.setitem(ARCHITECTURES, "lengthened", architecture)
         values = {"name": "lengthened", "widths": [64, 8, 10], **arguments}

@@ -34,7 +34,7 @@ def values():
 
 
 def changed(values, path, value):
-    """The recipe's values with one of them another; None takes it away."""
+    """The recipe's values with one field changed; None removes it."""
     values = copy.deepcopy(values)
     *parents, last = path.split(".")
     inner = values
@@ -48,7 +48,7 @@ def changed(values, path, value):
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
-def test_built_in_recipe_has_every_studied_treatment_and_all_fit(name):
+def test_every_built_in_recipe_has_all_studied_treatments_and_they_fit(name):
     recipe = Recipe.load(name)
     assert recipe.name == name
     assert recipe.description
@@ -63,12 +63,12 @@ def test_built_in_recipe_has_every_studied_treatment_and_all_fit(name):
 @pytest.mark.parametrize("name", built_in_recipes())
 def test_narrow_network_has_as_many_parameters_as_w_asymmetric_trains(name):
     recipe = Recipe.load(name)
-    trains = int(recipe.treat("w_asymmetric").trainable.sum())
+    trains = int(recipe.treat("w_asymmetric").mask.sum())
     assert recipe.treat("narrow").layout.size == pytest.approx(trains, rel=0.05)
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
-def test_controls_share_what_they_control_for(name):
+def test_controls_have_the_arguments_of_the_treatment_they_control_for(name):
     treatments = Recipe.load(name).treatments
     w, masked = treatments["w_asymmetric"], treatments["w_masked"]
     assert masked.kind == "w_asymmetric"
@@ -78,7 +78,7 @@ def test_controls_share_what_they_control_for(name):
         assert (treatments[control].n_fix, treatments[control].kappa) == (w.n_fix, w.kappa)
 
 
-def test_digits_mlp_draws_what_small_cnn_zoos_draw():
+def test_digits_mlp_draws_from_the_ranges_of_the_small_cnn_zoo():
     training = Recipe.load("digits-mlp").training
     assert training.learning_rate.log_uniform == pytest.approx((0.5 * 10**-3.5, 0.5), rel=1e-12)
     assert training.weight_decay.log_uniform == pytest.approx((10**-5, 10**-1), rel=1e-12)
@@ -116,9 +116,17 @@ MISTAKES = {
     "negative n_fix": ("treatments.w_asymmetric.n_fix", -1, "w_asymmetric.n_fix: Input should be greater than or"),
     "negative kappa": ("treatments.w_asymmetric.kappa", [1, -1, 1], "w_asymmetric.kappa.1: Input should be greater"),
     "beta of 1": ("training.betas", [0.9, 1.0], "training.betas.1: Input should be less than 1"),
-    "bounds out of order": ("training.learning_rate", {"uniform": [0.2, 0.1]}, "bounds 0.2 and 0.1 are not in order"),
-    "infinite bound": ("training.learning_rate", {"uniform": [0.1, float("inf")]}, "0.1 and inf are not in order"),
-    "NaN": ("training.learning_rate", float("nan"), "not in order"),
+    "bounds out of order": (
+        "training.learning_rate",
+        {"uniform": [0.2, 0.1]},
+        "bounds 0.2 and 0.1 must be finite and in increasing order",
+    ),
+    "infinite bound": (
+        "training.learning_rate",
+        {"uniform": [0.1, float("inf")]},
+        "0.1 and inf must be finite and in increasing order",
+    ),
+    "NaN": ("training.learning_rate", float("nan"), "must be finite and in increasing order"),
     "log of 0": ("training.weight_decay", {"log_uniform": [0, 0.1]}, "the bounds of log_uniform must be above 0"),
     "two distributions": (
         "training.epochs",
@@ -139,7 +147,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("path", "value", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_mistake_in_a_recipe_is_one_line_that_names_the_field(values, path, value, message):
+def test_a_mistake_in_a_recipe_is_one_line_that_names_the_field(values, path, value, message):
     with pytest.raises(RecipeError) as caught:
         Recipe.read(changed(values, path, value), "my.toml")
     line = str(caught.value)
@@ -159,7 +167,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize(("field", "value", "message"), UNFIT.values(), ids=UNFIT)
-def test_treatment_that_does_not_fit_the_architecture_names_its_field(values, field, value, message):
+def test_the_error_names_the_field_of_a_treatment_that_does_not_fit_the_architecture(values, field, value, message):
     given = {"kind": "w_asymmetric", "n_fix": 8, "wholly_fixed": ["output"], field: value}
     recipe = Recipe.read(changed(values, "treatments.mine", given))
     with pytest.raises(RecipeError) as caught:
@@ -167,7 +175,7 @@ def test_treatment_that_does_not_fit_the_architecture_names_its_field(values, fi
     assert str(caught.value).startswith(f"digits-mlp: treatments.mine.{message}")
 
 
-def test_unknown_recipe_suggests_the_nearest():
+def test_an_unknown_recipe_is_an_error_that_suggests_the_nearest():
     with pytest.raises(RecipeError, match=r"^digits-mpl: no such recipe \(did you mean 'digits-mlp'\?\)"):
         Recipe.load("digits-mpl")
 
@@ -176,7 +184,7 @@ def test_unknown_recipe_suggests_the_nearest():
     ("content", "message"),
     [(b"pairs = [", "not valid TOML"), (b"\xff\xfe", "not valid TOML: no UTF-8"), (None, "cannot be read (No such")],
 )
-def test_file_that_is_no_toml_is_named(tmp_path, content, message):
+def test_the_error_names_a_file_that_is_not_toml(tmp_path, content, message):
     path = tmp_path / "mine.toml"
     if content is not None:
         path.write_bytes(content)
@@ -185,13 +193,13 @@ def test_file_that_is_no_toml_is_named(tmp_path, content, message):
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_toml_file_reads_as_the_built_in_recipe_of_the_same_content(tmp_path):
+def test_a_toml_file_equals_the_built_in_recipe_of_the_same_content(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text((BUILT_IN / "digits-mlp.toml").read_text())
     assert Recipe.load(path) == Recipe.load("digits-mlp")
 
 
-def test_unknown_treatment_suggests_the_nearest():
+def test_an_unknown_treatment_is_an_error_that_suggests_the_nearest():
     with pytest.raises(RecipeError, match=r"has no 'w_asymetric' \(did you mean 'w_asymmetric'\?\)"):
         Recipe.load("digits-mlp").only(["standard", "w_asymetric"])
 
@@ -223,7 +231,7 @@ def test_integers_include_both_bounds_and_are_equally_likely():
     assert stats.chisquare(list(counts.values())).pvalue > 0.01
 
 
-def test_number_is_a_constant():
+def test_a_plain_number_is_a_constant():
     distribution = Distribution.model_validate(0.1)
     assert {distribution.draw(rng_for(0, "draw", i)) for i in range(5)} == {0.1}
 

@@ -1,4 +1,4 @@
-"""A server on this machine that speaks as much of the Hub's protocol as its client and `datasets` use of data sets.
+"""A local server with the part of the Hub's protocol that its client and `datasets` use for data sets.
 
 Files with the suffixes of `LARGE` are stored as large files (known by SHA-256), the others as git blobs, as on the Hub.
 What goes wrong on the way can be planned: `cut`, `flip`, `refuse`.
@@ -18,12 +18,12 @@ LARGE = (".parquet", ".safetensors", ".png")
 
 
 class RefusalError(Exception):
-    """An answer that is an error: the status, and the code that the client looks for."""
+    """An error response: its status, and the code that the client expects."""
 
 
 @dataclass
 class Repository:
-    """Contents by path for each commit, the commits of branches, and what is answered to who may not read."""
+    """A repository: contents by path for each commit, the commits of branches, and the answer to users who may not read."""
 
     commits: dict = field(default_factory=dict)
     branches: dict = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Hub(ThreadingHTTPServer):
 
     @property
     def url(self):
-        """Its address, an HF_ENDPOINT."""
+        """Address of the server, for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def got(self, name):
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *arguments):
-        """Be silent."""
+        """Print nothing."""
 
     def answer(self):
         path = unquote(urlsplit(self.path).path)
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.headers.get("Authorization") == f"Bearer {self.server.token}"
 
     def repository(self, name, *, write=False, content=False):
-        """Return a repository, if whoever asks may see it; of a gated one all may see the listing."""
+        """Return a repository if the user may see it; everyone may see the listing of a gated one."""
         found = self.server.repositories.get(name)
         if found is None:
             raise RefusalError(404, "RepoNotFound")

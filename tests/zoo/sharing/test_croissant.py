@@ -14,7 +14,7 @@ from zoo.data import DATASETS
 from zoo.sharing.configuration import METADATA
 from zoo.sharing.export import export_zoo
 from zoo.sharing.responsible import SOURCES
-from zoo.store.columns import SPLITS
+from zoo.store.columns import SPLITS, WEIGHTS
 
 pytestmark = [  # mlcroissant's
     pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated"),
@@ -24,7 +24,7 @@ pytestmark = [  # mlcroissant's
 
 @pytest.fixture(scope="module")
 def zoo(tiny_recipe, tmp_path_factory):
-    """Networks in all splits, with columns of each kind."""
+    """A zoo with networks in all splits, and columns of each kind."""
     recipe = tiny_recipe.only(["standard", "w_asymmetric"]).model_copy(update={"pairs": 12})
     own = {"own": recipe.treatments["w_asymmetric"].model_copy(update={"shared": False})}
     recipe = recipe.model_copy(update={"treatments": recipe.treatments | own})
@@ -46,7 +46,7 @@ def description(exported):
     return json.loads((exported / "croissant.json").read_text())
 
 
-def test_mlcroissant_finds_nothing_to_complain_of(exported, caplog):
+def test_mlcroissant_reports_no_issue(exported, caplog):
     with caplog.at_level(logging.WARNING):
         dataset = mlcroissant.Dataset(jsonld=exported / "croissant.json")
         assert len(list(dataset.records(METADATA)))
@@ -56,18 +56,18 @@ def test_mlcroissant_finds_nothing_to_complain_of(exported, caplog):
 
 
 @pytest.mark.parametrize("treatment", ["standard", "w_asymmetric", "own"])
-def test_its_records_are_the_networks_of_the_zoo_bit_for_bit(zoo, dataset, treatment):
+def test_records_are_the_networks_of_the_zoo_bit_for_bit(zoo, dataset, treatment):
     pairs = []
     for record in dataset.records(treatment):
         network = {name.removeprefix(f"{treatment}/"): value for name, value in record.items()}
         pairs.append(pair := int(network.pop("pair")))
-        for name, initial in (("weights", False), ("initial_weights", True)):
+        for name in WEIGHTS:
             row = np.stack(network.pop(name))
             assert row.dtype == np.float32
-            assert np.array_equal(row.view(np.int32), zoo.rows(treatment, pair, initial=initial).numpy().view("i4"))
-        assert network.keys() == set(zoo.fields(treatment)) - {"pair"}
+            assert np.array_equal(row.view(np.int32), zoo[treatment][name][pair].view(np.int32))
+        assert network.keys() == zoo[treatment].columns.keys() - {"pair", *WEIGHTS}
         for name, value in network.items():
-            wanted = zoo.field(treatment, name)[pair]
+            wanted = zoo[treatment][name][pair]
             if isinstance(value, bytes):
                 assert value.decode() == wanted
             else:
@@ -83,11 +83,11 @@ def test_the_metadata_has_the_networks_of_all_treatments(zoo, dataset):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_can_be_asked_for(zoo, exported, split):
+def test_records_can_be_restricted_to_a_split(zoo, exported, split):
     dataset = mlcroissant.Dataset(jsonld=exported / "croissant.json")
     found = [record["standard/pair"] for record in dataset.records("standard", {"standard/split": split})]
     assert 0 < len(found) < len(zoo)
-    assert sorted(found) == list(zoo.index("standard", split))
+    assert sorted(found) == list(zoo["standard"].split(split).pairs)
 
 
 def test_every_parquet_file_is_listed_with_its_size_and_checksum(exported, description):
@@ -102,18 +102,18 @@ def test_every_parquet_file_is_listed_with_its_size_and_checksum(exported, descr
 def test_weights_have_the_shape_of_their_layout(zoo, dataset):
     shapes = {field.id: field.array_shape_tuple for each in dataset.metadata.record_sets for field in each.fields}
     for treatment in zoo.treatments:
-        assert shapes[f"{treatment}/weights"] == (zoo.treated(treatment).layout.size,)
+        assert shapes[f"{treatment}/weights"] == (zoo[treatment].layout.size,)
         assert shapes[f"{treatment}/seconds"] is None
 
 
-def test_every_array_has_its_shape_and_every_column_its_meaning_and_unit(zoo, description):
+def test_arrays_have_shapes_and_columns_have_meanings_and_units(zoo, description):
     described = {each["name"]: each for each in description["recordSet"]}
     arrays = 0
     for treatment in zoo.treatments:
         fields = {field["name"]: field for field in described[treatment]["field"]}
-        assert fields.keys() == zoo.columns(treatment).keys()
-        for name, column in zoo.columns(treatment).items():
-            shape = column.shape(1, zoo.treated(treatment).layout.size)[1:]
+        assert fields.keys() == zoo[treatment].columns.keys()
+        for name, column in zoo[treatment].columns.items():
+            shape = column.shape(1, zoo[treatment].layout.size)[1:]
             assert (fields[name].get("isArray"), fields[name].get("arrayShape")) == (
                 (True, str(shape[0])) if shape else (None, None)
             )
@@ -138,7 +138,7 @@ RESPONSIBLE = [
 ]
 
 
-def test_the_fields_for_responsible_use_are_there_in_their_vocabularies(zoo, dataset, description):
+def test_the_fields_on_responsible_use_are_present_in_their_vocabularies(zoo, dataset, description):
     assert all(description[name] for name in RESPONSIBLE)
     predicates = set(map(str, rdflib.Graph().parse(data=json.dumps(description), format="json-ld").predicates()))
     spaces = {"rai": "http://mlcommons.org/croissant/RAI/", "prov": "http://www.w3.org/ns/prov#"}
@@ -151,7 +151,7 @@ def test_the_fields_for_responsible_use_are_there_in_their_vocabularies(zoo, dat
     assert dataset.metadata.data_social_impact == description["rai:dataSocialImpact"]
 
 
-def test_its_origin_names_the_data_and_the_recipe(zoo, description):
+def test_the_origin_names_the_data_and_the_recipe(zoo, description):
     (source,) = description["prov:wasDerivedFrom"]
     assert (source["name"], source["url"]) == SOURCES["digits"]
     (training,) = description["prov:wasGeneratedBy"]
@@ -164,13 +164,13 @@ def test_every_data_set_has_a_name_and_a_page():
     assert all(url.startswith("https://") for _, url in SOURCES.values())
 
 
-def test_a_pair_names_a_network_of_a_treatment(zoo, description):
+def test_treatment_and_pair_are_the_key_of_a_network(zoo, description):
     keys = {each["name"]: each["key"] for each in description["recordSet"]}
     assert all(keys[treatment] == [{"@id": f"{treatment}/pair"}] for treatment in zoo.treatments)
     assert keys[METADATA] == [{"@id": f"{METADATA}/treatment"}, {"@id": f"{METADATA}/pair"}]
 
 
-def test_it_says_what_the_card_says(zoo, exported, description):
+def test_croissant_and_card_agree(zoo, exported, description):
     card = DatasetCard.load(exported / "README.md")
     kind, version = re.fullmatch(r"cc-(.*)-([\d.]+)", card.data.license).groups()
     assert description["license"] == f"https://creativecommons.org/licenses/{kind}/{version}/"

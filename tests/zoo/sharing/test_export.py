@@ -25,7 +25,7 @@ from zoo.sharing.card import CITATION, card, draw_accuracies
 from zoo.sharing.configuration import METADATA
 from zoo.sharing.export import export_zoo
 from zoo.sharing.importers.hf import import_zoo
-from zoo.store.columns import KNOWN
+from zoo.store.columns import KNOWN, WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def copy(exported, tmp_path):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_datasets_reads_the_same_bits_and_fields_with_no_code_of_ours(tiny_zoo, exported, streaming):
+def test_datasets_reads_the_same_bits_and_columns_without_this_package(tiny_zoo, exported, streaming):
     for treatment in tiny_zoo.treatments:
         loaded = datasets.load_dataset(str(exported), treatment, streaming=streaming)
         numbers = []
@@ -55,21 +55,21 @@ def test_datasets_reads_the_same_bits_and_fields_with_no_code_of_ours(tiny_zoo, 
             for network in networks.with_format("numpy"):
                 i = int(network["pair"])
                 numbers.append(i)
-                assert tiny_zoo.field(treatment, "split")[i] == split
-                for name, initial in (("weights", False), ("initial_weights", True)):
-                    row = tiny_zoo.rows(treatment, i, initial=initial).numpy()
-                    assert np.array_equal(network[name].view(np.int32), row.view(np.int32))
-                for name in set(tiny_zoo.fields(treatment)) - {"split", "status"}:
-                    np.testing.assert_array_equal(network[name], tiny_zoo.field(treatment, name)[i])
+                known = tiny_zoo[treatment][i]
+                assert known["split"] == split
+                for name in WEIGHTS:
+                    assert np.array_equal(network[name].view(np.int32), known[name].view(np.int32))
+                for name in known.keys() - {"split", "status"}:
+                    np.testing.assert_array_equal(network[name], known[name])
         assert sorted(numbers) == list(range(len(tiny_zoo)))
 
 
 def test_rows_come_as_tensors_of_a_fixed_length(tiny_zoo, exported):
     networks = datasets.load_dataset(str(exported), "standard", split="train").with_format("torch")
-    size = tiny_zoo.treated("standard").layout.size
+    size = tiny_zoo["standard"].layout.size
     assert networks.features["weights"] == datasets.List(datasets.Value("float32"), length=size)
     assert networks[:2]["weights"].shape == (2, size)
-    assert torch.equal(networks[0]["weights"], tiny_zoo.rows("standard", int(networks[0]["pair"])))
+    assert torch.equal(networks[0]["weights"], tiny_zoo["standard"].weights[int(networks[0]["pair"])])
 
 
 def test_metadata_has_all_networks_and_no_weights(tiny_zoo, exported):
@@ -78,12 +78,12 @@ def test_metadata_has_all_networks_and_no_weights(tiny_zoo, exported):
     assert len(whole) == len(tiny_zoo) * len(tiny_zoo.treatments)
     for treatment in tiny_zoo.treatments:
         own = whole.loc[treatment].sort_index()["test_accuracy"]
-        np.testing.assert_array_equal(own, tiny_zoo.field(treatment, "test_accuracy"))
+        np.testing.assert_array_equal(own, tiny_zoo[treatment]["test_accuracy"])
     assert not any(name.startswith(("weights", "initial", "curves")) for name in whole.columns)
 
 
 @pytest.mark.parametrize("group", [1, 10_000, 100 << 20])
-def test_there_and_back_is_the_same_zoo(tiny_zoo, tmp_path, monkeypatch, group):
+def test_export_and_import_give_the_same_zoo(tiny_zoo, tmp_path, monkeypatch, group):
     monkeypatch.setattr(exporting, "ROW_GROUP", group)
     counts = {"out": 0, "in": 0}
     export_zoo(tiny_zoo, tmp_path / "hub", progress=lambda n: counts.update(out=counts["out"] + n))
@@ -92,22 +92,22 @@ def test_there_and_back_is_the_same_zoo(tiny_zoo, tmp_path, monkeypatch, group):
     assert_same(back, tiny_zoo)
     assert back.manifest.digest == tiny_zoo.manifest.digest
     for treatment in tiny_zoo.treatments:
-        np.testing.assert_array_equal(back.field(treatment, "seconds"), tiny_zoo.field(treatment, "seconds"))
-        for name, held in tiny_zoo.treated(treatment).held.items():
-            assert torch.equal(back.treated(treatment).held[name], held)
+        np.testing.assert_array_equal(back[treatment]["seconds"], tiny_zoo[treatment]["seconds"])
+        for name, held in tiny_zoo.shared(treatment).held.items():
+            assert torch.equal(back.shared(treatment).held[name], held)
 
 
-def test_row_groups_are_no_larger_than_they_should_be(tiny_zoo, tmp_path, monkeypatch):
-    size = 8 * tiny_zoo.treated("standard").layout.size
+def test_row_groups_are_not_larger_than_the_limit(tiny_zoo, tmp_path, monkeypatch):
+    size = 8 * tiny_zoo["standard"].layout.size
     monkeypatch.setattr(exporting, "ROW_GROUP", 2 * size)
     folder = export_zoo(tiny_zoo, tmp_path / "hub")
     file = pq.read_metadata(folder / "standard" / "train.parquet")
     rows = [file.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert max(rows) == 2
-    assert sum(rows) == (tiny_zoo.field("standard", "split") == "train").sum()
+    assert sum(rows) == (tiny_zoo["standard"]["split"] == "train").sum()
 
 
-def test_the_card_says_what_is_there(tiny_zoo, exported):
+def test_the_card_describes_the_zoo(tiny_zoo, exported):
     found = DatasetCard.load(exported / "README.md")
     assert {each["config_name"] for each in found.data.configs} == {*tiny_zoo.treatments, METADATA}
     for described in found.data.dataset_info:
@@ -135,13 +135,13 @@ def test_the_card_has_a_table_of_the_columns(tiny_zoo, exported):
     assert ("curve_test_loss", "float32", "3", "nat") in [row[:4] for row in rows]
 
 
-def test_the_card_of_the_family_has_all_known_columns():
+def test_the_card_of_all_zoos_has_all_known_columns():
     rows = dict(re.findall(r"^\| `(\w+)` \| (\w+(?: \([^)]+\))?) \|", card(), re.MULTILINE))
     assert set(KNOWN) <= set(rows)
     assert (rows["weights"], rows["curve_test_loss"], rows["pair"]) == ("float32 (P)", "float32 (epochs)", "int64")
 
 
-def test_words_of_a_stranger_about_a_column_are_shown_as_they_stand(tiny_copy, edit_manifest):
+def test_hostile_text_in_a_column_is_shown_literally(tiny_copy, edit_manifest):
     def say(words):
         def change(values):
             (seconds,) = [column for column in values["columns"] if column["name"] == "seconds"]
@@ -158,14 +158,14 @@ def test_words_of_a_stranger_about_a_column_are_shown_as_they_stand(tiny_copy, e
 
 
 @pytest.mark.parametrize(("package", "work"), [("jinja2", lambda zoo: card()), ("matplotlib.figure", draw_accuracies)])
-def test_what_only_an_extra_installs_is_asked_for_in_a_line(tiny_zoo, monkeypatch, package, work):
+def test_the_error_names_the_extra_that_installs_a_missing_package(tiny_zoo, monkeypatch, package, work):
     monkeypatch.setitem(sys.modules, package, None)
     name = package.partition(".")[0]
     with pytest.raises(ExtraError, match=rf"^{name} is not installed; pip install 'asymzoo\[report\]'$"):
         work(tiny_zoo)
 
 
-def test_the_card_of_the_family_is_that_of_the_template():
+def test_the_card_of_all_zoos_is_the_rendered_template():
     assert (ROOT / "DATASET_CARD.md").read_text() == card()
 
 
@@ -182,14 +182,14 @@ def test_a_zoo_whose_networks_all_diverged_has_a_figure_and_a_card(diverged_zoo,
 
 
 def shown(text):
-    """The words that a reader of a card sees, and the kinds of elements that hold them."""
+    """Return the text that a reader of a card sees, and the HTML elements that contain it."""
     html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
     words = unescape(re.sub(r"<[^>]*>", " ", html))
     return " ".join(words.split()), re.findall(r"</?(\w+)", html)
 
 
 @pytest.mark.parametrize("words", HOSTILE)
-def test_words_of_a_stranger_are_shown_as_they_stand(tiny_copy, edit_manifest, words):
+def test_hostile_text_in_the_manifest_is_shown_literally(tiny_copy, edit_manifest, words):
     def say(words):
         edit_manifest(tiny_copy.folder, lambda values: values["recipe"].update(description=words))
         edit_manifest(tiny_copy.folder, lambda values: values.update(versions={"torch": words}))
@@ -198,18 +198,18 @@ def test_words_of_a_stranger_are_shown_as_they_stand(tiny_copy, edit_manifest, w
     seen, elements = say(words)
     plain = " ".join(re.sub(r"[\u202e\x1b]", " ", words).split())
     assert f"{plain} Paired model zoos" in seen
-    assert f"made with torch {plain}. The same recipe" in seen
+    assert f"Versions: torch {plain}. The same recipe" in seen
     assert elements == say("harmless")[1]
 
 
 @pytest.mark.parametrize("name", ["<script>", "a|b", "a`b", "a\nb", "../a", "a\n", "A", "a-b", ""])
-def test_no_treatment_has_a_name_that_a_card_or_a_path_would_read_otherwise(tiny_copy, edit_manifest, name):
+def test_names_of_treatments_are_safe_in_cards_and_paths(tiny_copy, edit_manifest, name):
     def rename(values):
         values["recipe"]["treatments"][name] = values["recipe"]["treatments"].pop("standard")
 
     edit_manifest(tiny_copy.folder, rename)
     with pytest.raises(
-        ZooError, match=r"zoo\.json: recipe\.treatments: .* is no name of a treatment; restore it from a copy"
+        ZooError, match=r"zoo\.json: recipe\.treatments: .* is not a valid name of a treatment; restore it from a copy"
     ):
         open_zoo(tiny_copy.folder)
 
@@ -228,7 +228,7 @@ def test_the_citation_is_that_of_the_repository():
     assert theirs["author"] == " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
 
 
-def test_a_folder_that_holds_something_is_left_alone(tiny_zoo, exported, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tiny_zoo, exported, tmp_path):
     (tmp_path / "mine").write_text("mine")
     for work in (lambda: export_zoo(tiny_zoo, tmp_path), lambda: import_zoo(exported, tmp_path)):
         with pytest.raises(ZooError, match=r"is not empty; choose another folder$"):
@@ -236,14 +236,14 @@ def test_a_folder_that_holds_something_is_left_alone(tiny_zoo, exported, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_clear_error(tiny_zoo, tmp_path):
+def test_a_file_at_the_path_of_the_folder_is_one_clear_error(tiny_zoo, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ZooError, match=r"file: cannot be used \(Not a directory\); choose another folder$"):
         export_zoo(tiny_zoo, tmp_path / "file")
 
 
 def list_again(folder):
-    """Have the metadata list the Parquet files as they are, as a forger would."""
+    """Write the checksums of changed Parquet files into the metadata, as a forger would."""
     path = folder / "croissant.json"
     values = json.loads(path.read_text())
     for file in values["distribution"]:
@@ -253,20 +253,20 @@ def list_again(folder):
 
 
 def replace(path, change):
-    """Write a Parquet file anew, its table changed."""
+    """Write a Parquet file again with a changed table."""
     table = change(pq.read_table(path))
     pq.write_table(table, path)
 
 
 def add_zeros(path):
-    """Write a Parquet file anew with a column of zeros, which take much room when unpacked."""
+    """Write a Parquet file again with a column of zeros, which is much larger when it is unpacked."""
     table = pq.read_table(path)
     zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(50_000 * len(table), np.float32)), 50_000)
     pq.write_table(table.append_column("curve_zeros", zeros), path, compression="zstd", use_dictionary=False)
 
 
 def refuse_import(copy, folder, fact):
-    """See `import_zoo` refuse with one line and leave nothing behind."""
+    """Assert that `import_zoo` refuses with one line and leaves nothing behind."""
     with pytest.raises(ZooError, match=fact) as error:
         import_zoo(copy, folder)
     assert "\n" not in str(error.value)
@@ -280,13 +280,13 @@ def refuse_import(copy, folder, fact):
         (lambda copy: (copy / "standard/train.parquet").write_bytes(b"PAR1"), r"train\.parquet: cannot be read"),
         (
             lambda copy: replace(copy / "standard/train.parquet", lambda t: pa.concat_tables([t[1:], t[1:2]])),
-            r"standard: has not each of the pairs \d+ to \d+ once",
+            r"standard: does not have each of the pairs \d+ to \d+ once",
         ),
         (
             lambda copy: [
                 replace(path, lambda t: t.drop_columns("weights")) for path in (copy / "standard").glob("*.parquet")
             ],
-            r"standard/\w+\.parquet: weights is no column of fixed_size_list<[^>]*float[^>]*>\[\d+\]",
+            r"standard/\w+\.parquet: weights is not a column of type fixed_size_list<[^>]*float[^>]*>\[\d+\]",
         ),
         (lambda copy: add_zeros(copy / "standard/train.parquet"), r"train\.parquet: unpacks to [\d.]+ GB"),
         (
@@ -299,11 +299,11 @@ def refuse_import(copy, folder, fact):
             ),
             r"constants\.safetensors: is not the file",
         ),
-        (lambda copy: (copy / "zoo.json").unlink(), r"no zoo here"),
+        (lambda copy: (copy / "zoo.json").unlink(), r"is not a zoo"),
     ],
 )
 def test_a_forged_data_set_is_one_clear_error(copy, tmp_path, damage, fact):
-    """Its checksums may be forged as well."""
+    """Checksums can be forged as well."""
     damage(copy)
     list_again(copy)
     refuse_import(copy, tmp_path / "zoo", fact)
@@ -343,12 +343,12 @@ def test_one_flipped_bit_in_a_listed_checksum_is_found(copy, tmp_path):
         refuse_import(copy, tmp_path / "zoo", r"parquet: is not the file that croissant\.json lists")
 
 
-def test_an_export_without_metadata_is_imported_as_the_hub_gives_it(copy, tiny_zoo, tmp_path):
+def test_an_export_without_metadata_is_imported_as_downloaded_from_the_hub(copy, tiny_zoo, tmp_path):
     shutil.rmtree(copy / METADATA)
     assert_same(import_zoo(copy, tmp_path / "zoo"), tiny_zoo)
 
 
-def test_the_zoo_that_is_exported_is_not_touched(tiny_zoo, tmp_path):
+def test_an_export_does_not_change_the_zoo(tiny_zoo, tmp_path):
     def digests():
         return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in tiny_zoo.folder.rglob("*") if p.is_file()}
 

@@ -36,7 +36,7 @@ def exported(tiny_zoo, tmp_path_factory):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub that the client takes for the real one; its user may write, and waits for nothing."""
+    """A local hub that replaces the real one; its user may write, and retries do not wait."""
     with serve() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(
@@ -64,7 +64,7 @@ def contents(folder):
 
 @pytest.fixture
 def repository(hub, exported):
-    """`owner/zoo`, which holds the tiny zoo."""
+    """The repository `owner/zoo`, with the tiny zoo."""
     hub.repositories["owner/zoo"] = made = Repository()
     made.commit("main", contents(exported))
     return made
@@ -73,11 +73,11 @@ def repository(hub, exported):
 def assert_identical(found, zoo):
     assert_same(found, zoo)
     for treatment in zoo.treatments:
-        np.testing.assert_array_equal(found.field(treatment, "seconds"), zoo.field(treatment, "seconds"))
+        np.testing.assert_array_equal(found[treatment]["seconds"], zoo[treatment]["seconds"])
 
 
 def refused(work, fact):
-    """See to it that work fails with one line that says the fact."""
+    """Assert that `work` fails with one line that says the fact."""
     with pytest.raises(ZooError, match=fact) as error:
         work()
     assert "\n" not in str(error.value)
@@ -95,7 +95,7 @@ def test_a_pulled_zoo_is_the_exported_one_bit_for_bit(repository, tiny_zoo, tmp_
     assert_identical(zoo, tiny_zoo)
 
 
-def test_what_makes_no_zoo_is_not_downloaded(hub, repository, tmp_path):
+def test_files_that_a_zoo_does_not_need_are_not_downloaded(hub, repository, tmp_path):
     repository.commit("main", repository.find("main")[1] | {"film.mp4": b"film"})
     pull_zoo("owner/zoo", tmp_path / "zoo")
     fetched = {path.partition("/resolve/")[2].partition("/")[2] for method, path, *_ in hub.log if method == "GET"}
@@ -112,7 +112,7 @@ def test_a_pushed_zoo_comes_back_bit_for_bit_from_its_address(hub, tiny_zoo):
     assert left_in(tiny_zoo.folder.parent) == ["tiny"]
 
 
-def test_an_export_is_pushed_as_it_is_but_for_its_name(hub, exported):
+def test_an_export_is_pushed_unchanged_except_for_its_name(hub, exported):
     before = contents(exported)
     push_zoo(exported, "owner/zoo", private=True)
     repository = hub.repositories["owner/zoo"]
@@ -133,20 +133,20 @@ def test_each_revision_gives_its_own_zoo(hub, tiny_zoo, exported, plant_zoo, tmp
     files = hub.repositories["owner/zoo"].find("main")[1]
     assert {name.partition("/")[0] for name in files if "/" in name} == {*small.treatments, "metadata"}
     for address in (second, "hf://owner/zoo"):
-        assert torch.equal(open_zoo(address).rows("standard"), small.rows("standard"))
+        assert torch.equal(open_zoo(address)["standard"].weights[:], small["standard"].weights[:])
     for address in (first, "hf://owner/zoo@large", "hf://datasets/owner/zoo@large"):
         assert_identical(open_zoo(address), tiny_zoo)
     assert_identical(pull_zoo("owner/zoo", tmp_path / "zoo", revision=first.partition("@")[2]), tiny_zoo)
 
 
-def test_the_same_pushed_again_is_the_same_commit_and_uploads_nothing(hub, exported):
+def test_pushing_the_same_zoo_again_gives_the_same_commit_and_uploads_nothing(hub, exported):
     first = push_zoo(exported, "owner/zoo")
     hub.log.clear()
     assert push_zoo(exported, "owner/zoo") == first
     assert not any(method == "PUT" for method, *_ in hub.log)
 
 
-def test_what_was_opened_once_needs_no_network(hub, repository, tiny_zoo, monkeypatch):
+def test_a_zoo_that_was_opened_once_needs_no_network(hub, repository, tiny_zoo, monkeypatch):
     commit = open_zoo(f"hf://owner/zoo@{repository.branches['main']}")
     branch = open_zoo("hf://owner/zoo")
     assert commit.folder == branch.folder
@@ -171,18 +171,18 @@ def test_processes_that_open_the_same_zoo_pull_it_once(repository, tiny_zoo, mon
     assert_identical(zoos[-1], tiny_zoo)
 
 
-def test_a_download_cut_short_goes_on_where_it_stopped(hub, repository, tiny_zoo, tmp_path):
+def test_an_interrupted_download_continues_where_it_stopped(hub, repository, tiny_zoo, tmp_path):
     whole = len(repository.find("main")[1][LARGEST])
     hub.cut[LARGEST] = 3_000
     assert_identical(pull_zoo("owner/zoo", tmp_path / "zoo"), tiny_zoo)
     assert hub.got(LARGEST) == [(None, 3_000), ("bytes=3000-", whole - 3_000)]
 
 
-def test_the_same_again_downloads_only_what_had_not_arrived(hub, repository, tiny_zoo, tmp_path):
+def test_a_second_attempt_downloads_only_what_had_not_arrived(hub, repository, tiny_zoo, tmp_path):
     hub.refuse.add(LARGEST)
     refused(
         lambda: pull_zoo("owner/zoo", tmp_path / "zoo"),
-        r"^hf://owner/zoo: http://127\S+ cannot be reached \(.+\); .* again to go on$",
+        r"^hf://owner/zoo: http://127\S+ cannot be reached \(.+\); .* again to continue$",
     )
     assert left_in(tmp_path) == []
     arrived = {path for method, path, *_ in hub.log if method == "GET" and "/resolve/" in path}
@@ -195,18 +195,19 @@ def test_the_same_again_downloads_only_what_had_not_arrived(hub, repository, tin
 
 
 @pytest.mark.parametrize("name", [LARGEST, "w_asymmetric/constants.safetensors", "zoo.json"])
-def test_one_bit_changed_on_the_way_is_refused_and_mended_by_the_same_again(hub, repository, tiny_zoo, tmp_path, name):
+def test_a_bit_changed_in_transit_is_refused_and_a_second_attempt_succeeds(hub, repository, tiny_zoo, tmp_path, name):
     hub.flip.add(name)
     refused(
-        lambda: pull_zoo("owner/zoo", tmp_path / "zoo"), rf"^hf://owner/zoo: {re.escape(name)} came damaged, .* again"
+        lambda: pull_zoo("owner/zoo", tmp_path / "zoo"),
+        rf"^hf://owner/zoo: {re.escape(name)} arrived damaged, .* again",
     )
-    refused(lambda: open_zoo("hf://owner/zoo"), rf": {re.escape(name)} came damaged")
+    refused(lambda: open_zoo("hf://owner/zoo"), rf": {re.escape(name)} arrived damaged")
     assert left_in(tmp_path) == []
     hub.flip.clear()
     assert_identical(pull_zoo("owner/zoo", tmp_path / "zoo"), tiny_zoo)
 
 
-def test_an_interrupted_import_leaves_no_half_zoo(hub, repository, tiny_zoo, tmp_path, monkeypatch):
+def test_an_interrupted_import_leaves_no_incomplete_zoo(hub, repository, tiny_zoo, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
@@ -225,18 +226,27 @@ def test_an_interrupted_import_leaves_no_half_zoo(hub, repository, tiny_zoo, tmp
 @pytest.mark.parametrize(
     ("closed", "fact"),
     [
-        ((401, "RepoNotFound"), r"there is no such repository, or not for you; .* `hf auth login` or set HF_TOKEN$"),
-        ((404, "RepoNotFound"), r"there is no such repository, or not for you; .* `hf auth login` or set HF_TOKEN$"),
-        ((401, ""), r"there is no such repository, or not for you; .* `hf auth login` or set HF_TOKEN$"),
+        (
+            (401, "RepoNotFound"),
+            r"the repository does not exist, or you may not read it; .* `hf auth login` or set HF_TOKEN$",
+        ),
+        (
+            (404, "RepoNotFound"),
+            r"the repository does not exist, or you may not read it; .* `hf auth login` or set HF_TOKEN$",
+        ),
+        ((401, ""), r"the repository does not exist, or you may not read it; .* `hf auth login` or set HF_TOKEN$"),
         (
             (403, "GatedRepo"),
             r"is gated; ask for access on its page, then log in with `hf auth login` or set HF_TOKEN$",
         ),
-        ((403, ""), r"your token does not permit this; log in with `hf auth login` or set HF_TOKEN to one that does$"),
-        ((503, ""), r"the Hub answers 503 \(.*Service Unavailable.*\); run the same again later$"),
+        (
+            (403, ""),
+            r"your token does not permit this; log in with `hf auth login` or set HF_TOKEN to a token that does$",
+        ),
+        ((503, ""), r"the Hub answers 503 \(.*Service Unavailable.*\); run the same command again later$"),
     ],
 )
-def test_what_may_not_be_read_is_one_clear_line(hub, repository, tmp_path, monkeypatch, closed, fact):
+def test_a_repository_that_may_not_be_read_is_one_clear_line(hub, repository, tmp_path, monkeypatch, closed, fact):
     repository.closed = closed
     monkeypatch.setenv("HF_TOKEN", "reader")
     refused(lambda: pull_zoo("owner/zoo", tmp_path / "zoo"), f"^hf://owner/zoo: {fact}")
@@ -244,19 +254,19 @@ def test_what_may_not_be_read_is_one_clear_line(hub, repository, tmp_path, monke
     assert left_in(tmp_path) == []
 
 
-def test_a_revision_that_is_not_there_is_one_clear_line(hub, repository, tmp_path):
+def test_a_revision_that_does_not_exist_is_one_clear_line(hub, repository, tmp_path):
     for revision in ("v1", "0" * 40):
         fact = f"^hf://owner/zoo@{revision}: the repository has no such revision; its page lists branches"
         refused(lambda: pull_zoo("owner/zoo", tmp_path / "zoo", revision), fact)  # noqa: B023
         refused(lambda: open_zoo(f"hf://owner/zoo@{revision}"), fact)  # noqa: B023
 
 
-def test_a_repository_that_is_not_there_or_no_zoo_is_one_clear_line(hub, tmp_path):
-    refused(lambda: pull_zoo("owner/none", tmp_path / "zoo"), "^hf://owner/none: there is no such repository")
+def test_a_repository_that_does_not_exist_or_is_not_a_zoo_is_one_clear_line(hub, tmp_path):
+    refused(lambda: pull_zoo("owner/none", tmp_path / "zoo"), "^hf://owner/none: the repository does not exist")
     hub.repositories["owner/other"] = other = Repository()
     other.commit("main", {"README.md": b"other", "data/train.parquet": b"other"})
     for work in (lambda: pull_zoo("owner/other", tmp_path / "zoo"), lambda: open_zoo("hf://owner/other")):
-        refused(work, r"^hf://owner/other(@\w+)?: no zoo, it has no zoo\.json; name a repository that")
+        refused(work, r"^hf://owner/other(@\w+)?: is not a zoo, it has no zoo\.json; give a repository that")
     assert hub.got("parquet") == []
 
 
@@ -269,14 +279,17 @@ def test_a_name_that_leads_out_of_the_cache_is_refused(hub, repository, tmp_path
 @pytest.mark.parametrize(
     "address", ["hf://", "hf://o/n/m", "hf://../n", "hf://o/n@", "hf://o/n@../../x", "hf://o/n@/x", "hf://o/n@a b"]
 )
-def test_an_address_that_is_none_is_one_clear_line(hub, address):
-    refused(lambda: open_zoo(address), r"names no (repository of the Hub; write owner/name|revision; give a branch)")
+def test_an_address_that_is_not_valid_is_one_clear_line(hub, address):
+    refused(
+        lambda: open_zoo(address),
+        r"the (name of the repository is not valid; write owner/name|revision is not valid; give a branch)",
+    )
     assert hub.log == []
 
 
 def test_without_network_is_one_clear_line(hub, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    fact = r"^hf://owner/zoo: http://127.0.0.1:1 cannot be reached \(.*refused.*\); see to the network"
+    fact = r"^hf://owner/zoo: http://127.0.0.1:1 cannot be reached \(.*refused.*\); check the network"
     for work in (
         lambda: pull_zoo("owner/zoo", tmp_path / "zoo"),
         lambda: open_zoo("hf://owner/zoo"),
@@ -285,11 +298,11 @@ def test_without_network_is_one_clear_line(hub, exported, tmp_path, monkeypatch)
         refused(work, fact)
 
 
-def test_too_little_room_is_said_before_anything_is_downloaded(hub, repository, tmp_path, monkeypatch):
+def test_too_little_space_is_an_error_before_anything_is_downloaded(hub, repository, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
     refused(
         lambda: pull_zoo("owner/zoo", tmp_path / "zoo"),
-        r"0\.\d\d GB are to be downloaded, 0\.00 GB are free; make room",
+        r"the download needs 0\.\d\d GB, 0\.00 GB are free; make room",
     )
     assert hub.got("parquet") == []
 
@@ -300,11 +313,12 @@ def test_a_full_disk_is_one_clear_line(repository, tmp_path, monkeypatch):
 
     monkeypatch.setattr(file_download, "http_get", write)
     refused(
-        lambda: pull_zoo("owner/zoo", tmp_path / "zoo"), r"hub is full; make room, then run the same again to go on$"
+        lambda: pull_zoo("owner/zoo", tmp_path / "zoo"),
+        r"hub is full; make room, then run the same command again to continue$",
     )
 
 
-def test_an_occupied_folder_is_left_alone(hub, repository, tmp_path):
+def test_an_occupied_folder_is_refused_and_unchanged(hub, repository, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")
     refused(lambda: pull_zoo("owner/zoo", tmp_path / "mine"), "is not empty; choose another folder$")
@@ -324,13 +338,13 @@ def test_a_push_that_is_not_permitted_changes_nothing(hub, exported, monkeypatch
     assert [len(each.commits) for each in hub.repositories.values()] == [1] * there
 
 
-def test_what_is_no_whole_zoo_is_not_pushed(hub, tiny_copy, exported, tmp_path):
+def test_an_incomplete_zoo_is_not_pushed(hub, tiny_copy, exported, tmp_path):
     (tiny_copy.folder / "standard" / "00000.h5").unlink()
     refused(lambda: push_zoo(tiny_copy.folder, "owner/zoo"), r"00000\.h5: missing")
     half = shutil.copytree(exported, tmp_path / "half")
     (half / "README.md").unlink()
-    refused(lambda: push_zoo(half, "owner/zoo"), r"half: neither a zoo nor a whole export, README\.md is missing")
-    refused(lambda: push_zoo(tmp_path / "none", "owner/zoo"), "none: no zoo here")
+    refused(lambda: push_zoo(half, "owner/zoo"), r"half: is not a zoo or a complete export, README\.md is missing")
+    refused(lambda: push_zoo(tmp_path / "none", "owner/zoo"), "none: is not a zoo")
     assert hub.log == []
 
 
@@ -354,7 +368,7 @@ for streaming in (False, True):
     networks = datasets.load_dataset("owner/zoo", "w_asymmetric", streaming=streaming, split="train").with_format("numpy")
     for network in networks:
         rows.update(network["weights"].tobytes())
-rows.update(zoo.open_zoo("hf://owner/zoo").rows("w_asymmetric").numpy().tobytes())
+rows.update(zoo.open_zoo("hf://owner/zoo")["w_asymmetric"]["weights"].tobytes())
 print(rows.hexdigest())
 """
 
@@ -370,7 +384,6 @@ def test_datasets_and_open_zoo_read_the_same_from_the_endpoint_of_the_environmen
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True
     )
-    index = np.flatnonzero(tiny_zoo.field("w_asymmetric", "split") == "train")
-    train, whole = tiny_zoo.rows("w_asymmetric", index), tiny_zoo.rows("w_asymmetric")
-    wanted = b"".join(rows.numpy().tobytes() for rows in (train, train, whole))
+    whole = tiny_zoo["w_asymmetric"]
+    wanted = b"".join(networks["weights"].tobytes() for networks in (whole.split("train"), whole.split("train"), whole))
     assert run.stdout.strip() == hashlib.sha256(wanted).hexdigest(), run.stderr

@@ -1,4 +1,4 @@
-"""The paper's published zoo: written here as its code does, by other code than ours, then imported."""
+"""The paper's published networks: written here in their format without the package's code, then imported."""
 
 import math
 import pickle
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.lines import good_networks
+from benchmark.selection import good
 from tests.zoo.data.scenarios import write_cifar
 from tests.zoo.sharing.test_importers import Bomb, refuse
 from zoo import Recipe, generate, open_zoo, verify
@@ -34,7 +34,7 @@ PIXEL_MEAN, PIXEL_DEVIATION = (125.307, 122.961, 113.8575), (51.5865, 50.847, 51
 
 
 def published_state(kind, seed, constant=99):
-    """A state_dict of the published names in general position; networks of one `constant` hold the same constant."""
+    """A random state_dict with the published names; networks with the same `constant` have the same constants."""
     draw, shared = (torch.Generator().manual_seed(number) for number in (seed, constant))
     widths = CHANNELS.get(kind, CHANNELS["resnet8"])
     state = {}
@@ -77,7 +77,7 @@ def published_state(kind, seed, constant=99):
 
 
 def published_logits(state, x):
-    """What the published module makes of images."""
+    """The logits of the published module."""
 
     def used(layer):
         weight = state[f"{layer}.weight"]
@@ -120,7 +120,7 @@ def write_hparams(path, rows=NETWORKS):
 
 @pytest.fixture(scope="module")
 def images():
-    """Bytes and labels of 60 training and 100 test images, as CIFAR-10's."""
+    """Bytes and labels of 60 training and 100 test images in the form of CIFAR-10."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 200, (160, 3, 32, 32), dtype=np.uint8) + rng.integers(0, 56, (1, 3, 1, 1), dtype=np.uint8)
     return pixels, rng.integers(0, 10, 160).astype(np.uint8)
@@ -156,13 +156,13 @@ def published(images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def paper_zoo(published, tmp_path_factory):
-    """For reading only."""
+    """The imported zoo, for reading only."""
     return import_paper(published, tmp_path_factory.mktemp("zoos") / "paper")
 
 
 @pytest.fixture
 def one_kind(published, tmp_path):
-    """A function that returns a folder of one kind, to be damaged."""
+    """A function that returns a folder of one kind, which a test may damage."""
 
     def copy(kind="sparse_resnet8"):
         folder = tmp_path / kind
@@ -176,7 +176,7 @@ def one_kind(published, tmp_path):
 
 @pytest.fixture
 def each_its_own(tmp_path):
-    """A function that returns a folder of one kind in which each network holds something else constant."""
+    """A function that returns a folder of one kind in which each network has its own constants."""
 
     def write(kind):
         folder = tmp_path / kind
@@ -190,57 +190,56 @@ def each_its_own(tmp_path):
 
 
 def save_again(path, change):
-    """Let `change` return another state_dict and accuracy."""
+    """Replace state_dict and accuracy of a file by what `change` returns."""
     torch.save(change(*torch.load(path, weights_only=True)), path)
 
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_an_imported_resnet8_gives_the_logits_of_the_published_module(published, paper_zoo, kind):
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    logits = paper_zoo.stack(NAMES[kind]).logits(x)
+    logits = paper_zoo[NAMES[kind]].stack().logits(x)
     for i in range(NETWORKS):
         state, _ = torch.load(published / kind / f"{i}.pt", weights_only=True)
         torch.testing.assert_close(logits[i], published_logits(state, x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["sparse_resnet8", "sigma_asym_resnet8"])
-def test_what_each_network_holds_for_itself_is_kept_and_goes_to_the_hub_and_back(each_its_own, tmp_path, kind):
+def test_constants_of_each_network_are_stored_and_survive_export_and_import(each_its_own, tmp_path, kind):
     folder, treatment = each_its_own(kind), NAMES[kind]
     zoo = import_paper(folder, tmp_path / "zoo")
     assert not Recipe.of(zoo).treatments[treatment].shared
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    logits = zoo.stack(treatment).logits(x)
+    logits = zoo[treatment].stack().logits(x)
     for i in range(NETWORKS):
         state, _ = torch.load(folder / f"{i}.pt", weights_only=True)
         torch.testing.assert_close(logits[i], published_logits(state, x), rtol=1e-4, atol=1e-4)
     again = import_zoo(export_zoo(zoo, tmp_path / "hub"), tmp_path / "again")
-    assert torch.equal(again.rows(treatment), zoo.rows(treatment))
-    assert again.fields(treatment) == zoo.fields(treatment)
-    for name in zoo.fields(treatment):
-        assert again.field(treatment, name).tobytes() == zoo.field(treatment, name).tobytes()
-    assert torch.equal(again.stack(treatment).logits(x), logits)
+    assert again[treatment].columns.keys() == zoo[treatment].columns.keys()
+    for name in zoo[treatment].columns:
+        assert again[treatment][name].tobytes() == zoo[treatment][name].tobytes()
+    assert torch.equal(again[treatment].stack().logits(x), logits)
 
 
-def test_there_are_no_lines_between_networks_with_matrices_of_their_own(each_its_own, tmp_path):
+def test_lines_between_networks_with_different_matrices_are_refused(each_its_own, tmp_path):
     zoo = import_paper(each_its_own("sigma_asym_resnet8"), tmp_path / "zoo")
     with pytest.raises(TaskError, match="sigma_asymmetric networks have their own activations; take a") as error:
-        good_networks(zoo, "sigma_asymmetric", 2)
+        good(zoo["sigma_asymmetric"], 2)
     assert "\n" not in str(error.value)
 
 
-def test_masks_of_their_own_are_told_from_those_of_the_zoo(each_its_own, tmp_path, paper_zoo):
+def test_masks_that_differ_between_networks_are_recognised(each_its_own, tmp_path, paper_zoo):
     zoo = import_paper(each_its_own("sparse_resnet8"), tmp_path / "zoo")
-    assert {"mask", "constants"} <= set(zoo.fields("w_asymmetric"))
-    assert not {"mask", "constants"} & set(paper_zoo.fields("w_asymmetric"))
-    trains = zoo.treated("w_asymmetric", range(NETWORKS)).trainable
+    assert {"mask", "constants"} <= zoo["w_asymmetric"].columns.keys()
+    assert not {"mask", "constants"} & paper_zoo["w_asymmetric"].columns.keys()
+    trains = zoo["w_asymmetric"].treated.mask
     assert not any(torch.equal(trains[0], other) for other in trains[1:])
     assert (trains.sum(1) == 60634).all()  # the paper's count
 
 
-def test_fixed_entries_are_the_constants_and_the_others_those_of_the_file(published, paper_zoo):
-    treated, (state, _) = paper_zoo.treated("w_asymmetric"), torch.load(published / "sparse_resnet8/2.pt")
-    row = treated.layout.unflatten(paper_zoo.rows("w_asymmetric", 2))
-    trains = treated.layout.unflatten(treated.trainable.float())
+def test_fixed_entries_are_the_constants_and_other_entries_are_those_of_the_file(published, paper_zoo):
+    treated, (state, _) = paper_zoo.shared("w_asymmetric"), torch.load(published / "sparse_resnet8/2.pt")
+    row = treated.layout.unflatten(paper_zoo["w_asymmetric"].weights[2])
+    trains = treated.layout.unflatten(treated.mask.float())
     for name, tensor in row.items():
         layer = name.removesuffix(".weight")
         mask = state.get(f"{layer}.mask", torch.ones_like(tensor)).bool()
@@ -248,7 +247,7 @@ def test_fixed_entries_are_the_constants_and_the_others_those_of_the_file(publis
         assert torch.equal(tensor[mask], state[name][mask])
         if not mask.all():
             assert torch.equal(tensor[~mask], 2 * state[f"{layer}.normal_mask"][~mask])
-    assert int(treated.trainable.sum()) == 60634  # the paper's count
+    assert int(treated.mask.sum()) == 60634  # the paper's count
 
 
 def test_the_recipe_draws_masks_like_the_imported_ones_and_networks_of_the_same_kinds(paper_zoo):
@@ -257,11 +256,9 @@ def test_the_recipe_draws_masks_like_the_imported_ones_and_networks_of_the_same_
         assert Recipe.of(paper_zoo).treat(name).layout == ours.treat(name).layout
         if name != "w_asymmetric":
             assert Recipe.of(paper_zoo).treatments[name] == treatment
-    drawn, held = Recipe.of(paper_zoo).treat("w_asymmetric"), paper_zoo.treated("w_asymmetric")
+    drawn, held = Recipe.of(paper_zoo).treat("w_asymmetric"), paper_zoo.shared("w_asymmetric")
     for weight in drawn.layout.weights:
-        counts = [
-            t.trainable[t.layout.slices[weight.name]].view(weight.shape[0], -1).sum(1).tolist() for t in (drawn, held)
-        ]
+        counts = [t.mask[t.layout.slices[weight.name]].view(weight.shape[0], -1).sum(1).tolist() for t in (drawn, held)]
         assert counts[0] == counts[1]
 
 
@@ -269,29 +266,29 @@ def test_networks_of_the_same_number_are_pairs_with_the_tables_hyperparameters(p
     table = pd.read_csv(published / "resnet8/hparams.csv")
     for kind, treatment in NAMES.items():
         percent = [torch.load(published / kind / f"{i}.pt")[1] for i in range(NETWORKS)]
-        np.testing.assert_allclose(paper_zoo.field(treatment, "test_accuracy"), np.array(percent) / 100)
+        np.testing.assert_allclose(paper_zoo[treatment]["test_accuracy"], np.array(percent) / 100)
         for theirs, ours in (("lr", "learning_rate"), ("weight_decay",) * 2, ("label_smoothing",) * 2, ("epochs",) * 2):
-            np.testing.assert_array_equal(paper_zoo.field(treatment, ours), table[theirs])
+            np.testing.assert_array_equal(paper_zoo[treatment][ours], table[theirs])
             bounds = getattr(Recipe.of(paper_zoo).training, ours).bounds
             assert bounds == (table[theirs].min(), table[theirs].max())
         splits = [Recipe.of(paper_zoo).split_of(pair) for pair in range(NETWORKS)]
-        assert paper_zoo.field(treatment, "split").tolist() == splits
-        assert paper_zoo.field(treatment, "pair").tolist() == list(range(NETWORKS))
+        assert paper_zoo[treatment]["split"].tolist() == splits
+        assert paper_zoo[treatment]["pair"].tolist() == list(range(NETWORKS))
 
 
-def test_what_was_not_published_is_left_out_and_said_in_a_line(paper_zoo):
-    with pytest.raises(ZooError, match="standard has no initial_weights; they are not known of imported networks"):
-        paper_zoo.rows("standard", initial=True)
+def test_unpublished_columns_are_missing_and_reading_them_is_an_error_in_one_line(paper_zoo):
+    with pytest.raises(ZooError, match=r"standard has no initial_weights; it has weights$"):
+        _ = paper_zoo["standard"].initial_weights
     with pytest.raises(ZooError, match="standard has no column 'curve_test_loss'"):
-        paper_zoo.field("standard", "curve_test_loss")
+        _ = paper_zoo["standard"]["curve_test_loss"]
 
 
-def test_the_kind_is_told_by_the_first_network_and_not_by_the_folder(one_kind, tmp_path):
+def test_the_kind_is_recognised_from_the_first_network_and_not_from_the_folder(one_kind, tmp_path):
     folder = one_kind("sigma_asym_resnet8").rename(tmp_path / "resnet8")
     assert import_paper(folder, tmp_path / "zoo").treatments == ("sigma_asymmetric",)
 
 
-def test_a_table_beside_the_folders_serves_all(one_kind, tmp_path):
+def test_a_table_beside_the_folders_is_used_for_all(one_kind, tmp_path):
     for kind in ("resnet8", "sparse_resnet8"):
         (one_kind(kind) / "hparams.csv").unlink()
     write_hparams(tmp_path / "hparams.csv")
@@ -303,7 +300,7 @@ def test_another_constant_factor_scales_the_constants(asymzoo, one_kind, tmp_pat
     assert (code, output) == (0, f"{tmp_path / 'zoo'}: {NETWORKS} pairs of w_asymmetric\n")
     zoo = open_zoo(tmp_path / "zoo")
     assert Recipe.of(zoo).treatments["w_asymmetric"].kappa == 3
-    ours, theirs = (z.treated("w_asymmetric").held["constants"] for z in (zoo, paper_zoo))
+    ours, theirs = (z.shared("w_asymmetric").held["constants"] for z in (zoo, paper_zoo))
     torch.testing.assert_close(ours, 1.5 * theirs)
 
 
@@ -311,35 +308,35 @@ def test_a_network_that_is_not_finite_is_kept_and_flagged(one_kind, tmp_path):
     folder = one_kind()
     save_again(folder / "1.pt", lambda state, a: (state | {"linear.bias": torch.full((10,), torch.nan)}, a))
     zoo = import_paper(folder, tmp_path / "zoo")
-    assert zoo.field("w_asymmetric", "status").tolist() == ["trained", "diverged"] + ["trained"] * (NETWORKS - 2)
-    assert zoo.rows("w_asymmetric", 1).isnan().any()
+    every = zoo.networks("w_asymmetric", diverged=True)
+    assert every["status"].tolist() == ["trained", "diverged"] + ["trained"] * (NETWORKS - 2)
+    assert every.weights[1].isnan().any()
 
 
-def test_size_of_shards_does_not_matter_and_bounds_what_is_in_memory(published, paper_zoo, tmp_path, monkeypatch):
+def test_the_size_of_shards_does_not_change_the_zoo_and_bounds_the_memory(published, paper_zoo, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.training.planning.SHARD_BYTES", 8 * 78042 * 2)
     written = []
     zoo = import_paper(published, tmp_path / "zoo", progress=written.append)
     assert max(written) == 2
     assert sum(written) == NETWORKS * len(NAMES)
     for treatment in zoo.treatments:
-        assert torch.equal(zoo.rows(treatment), paper_zoo.rows(treatment))
-        for name in paper_zoo.fields(treatment):
-            np.testing.assert_array_equal(zoo.field(treatment, name), paper_zoo.field(treatment, name))
+        for name in paper_zoo[treatment].columns:
+            np.testing.assert_array_equal(zoo[treatment][name], paper_zoo[treatment][name])
 
 
 def test_imported_networks_measure_as_published_on_images_prepared_as_published(paper_zoo, data_dir):
     lines = []
-    found = verify(paper_zoo, data_dir=data_dir, progress=lines.append)
+    found = verify(paper_zoo, data_dir=data_dir, log=lines.append)
     assert (found.measured, found.retrained, found.compared) == (NETWORKS * len(NAMES), 0, 0)
-    assert lines == ["6 checksums hold", f"{NETWORKS * len(NAMES)} networks measure as recorded"]
+    assert lines == ["6 checksums match", f"{NETWORKS * len(NAMES)} networks measure as recorded"]
 
 
-def test_negatives_of_the_images_are_others(paper_zoo, images, tmp_path):
-    with pytest.raises(ZooError, match=r"pair \d: test accuracy is .*; was it made with other data"):
+def test_networks_do_not_measure_as_recorded_on_negatives_of_the_images(paper_zoo, images, tmp_path):
+    with pytest.raises(ZooError, match=r"pair \d: test accuracy is .*; check that the data are those of the recipe"):
         verify(paper_zoo, data_dir=write_images(tmp_path, 255 - images[0], images[1]))
 
 
-def test_an_embellished_accuracy_does_not_measure_as_recorded(one_kind, tmp_path, data_dir):
+def test_an_altered_accuracy_does_not_measure_as_recorded(one_kind, tmp_path, data_dir):
     folder = one_kind()
     save_again(folder / "4.pt", lambda state, percent: (state, percent + 1))
     with pytest.raises(ZooError, match=r"w_asymmetric, pair 4: test accuracy is .*, recorded as"):
@@ -347,9 +344,11 @@ def test_an_embellished_accuracy_does_not_measure_as_recorded(one_kind, tmp_path
 
 
 def test_an_imported_zoo_is_neither_retrained_nor_continued(paper_zoo, data_dir):
-    with pytest.raises(ZooError, match=r"was imported \(Lim et al. 2024, section 5.3\), nothing here tells how"):
+    with pytest.raises(
+        ZooError, match=r"was imported \(Lim et al. 2024, section 5.3\), so its networks cannot be trained again"
+    ):
         verify(paper_zoo, data_dir=data_dir, retrain=1)
-    with pytest.raises(RecipeError, match="imported: nobody knows how to train"):
+    with pytest.raises(RecipeError, match="imported: networks of others cannot be trained"):
         generate(Recipe.of(paper_zoo), paper_zoo.folder)
 
 
@@ -364,7 +363,7 @@ def swap(path, entry, content):
 
 
 def damage(kind, state, accuracy):
-    """What is wrong with a state_dict, or the accuracy."""
+    """Change a state_dict or its accuracy in a way that is not valid."""
     match kind:
         case "names":
             state["conv9.weight"] = state.pop("conv1.weight")
@@ -386,13 +385,13 @@ def damage(kind, state, accuracy):
 @pytest.mark.parametrize(
     ("kind", "fact"),
     [
-        ("names", r"3\.pt: holds 'conv9\.weight', which the architecture does not have"),
-        ("shape", r"3\.pt: linear\.bias has shape \(11,\), the architecture \(10,\)"),
-        ("expanded", r"3\.pt: linear\.bias has shape \(1000000000000,\), the architecture \(10,\)"),
-        ("dtype", r"3\.pt: linear\.bias is no dense float32 tensor \(torch\.float64\)"),
-        ("percent", r"3\.pt: its accuracy is 100\.5, which is no percentage"),
-        ("mask", r"3\.pt: linear has a mask not of 0 and 1"),
-        ("constants", r"3\.pt holds another constants constant than 0\.pt"),
+        ("names", r"3\.pt: has 'conv9\.weight', which the architecture does not have"),
+        ("shape", r"3\.pt: linear\.bias has shape \(11,\), the architecture has \(10,\)"),
+        ("expanded", r"3\.pt: linear\.bias has shape \(1000000000000,\), the architecture has \(10,\)"),
+        ("dtype", r"3\.pt: linear\.bias is not a dense float32 tensor \(torch\.float64\)"),
+        ("percent", r"3\.pt: the accuracy is 100\.5, which is not a percentage"),
+        ("mask", r"3\.pt: the mask of linear is not of 0 and 1"),
+        ("constants", r"the constants of 3\.pt differ from those of 0\.pt"),
     ],
 )
 def test_a_wrong_network_is_one_clear_error_and_leaves_nothing(one_kind, tmp_path, kind, fact):
@@ -428,24 +427,27 @@ def rewrite(name, change):
 @pytest.mark.parametrize(
     ("harm", "fact"),
     [
-        (bomb, r"3\.pt: not read, it is damaged or holds more than tensors and numbers \(UnpicklingError\)"),
-        (plain_pickle, r"3\.pt: not read, .* \(BadZipFile\)"),
-        (unpacks_to_a_gigabyte, r"3\.pt: [\d,]+ bytes, a network of this kind has less than"),
-        (lambda f: (f / "3.pt").write_bytes(bytes(1 << 22)), r"3\.pt: 4,194,304 bytes, a network of this kind has"),
-        (lambda f: torch.save(torch.zeros(3), f / "3.pt"), r"3\.pt: holds no \(state_dict, accuracy\)"),
-        (link, r"3\.pt: leads out of "),
+        (bomb, r"3\.pt: is damaged or contains more than tensors and numbers \(UnpicklingError\)"),
+        (plain_pickle, r"3\.pt: is damaged .* \(BadZipFile\)"),
+        (unpacks_to_a_gigabyte, r"3\.pt: has [\d,]+ bytes, a network of this architecture has less than"),
+        (
+            lambda f: (f / "3.pt").write_bytes(bytes(1 << 22)),
+            r"3\.pt: has 4,194,304 bytes, a network of this architecture has",
+        ),
+        (lambda f: torch.save(torch.zeros(3), f / "3.pt"), r"3\.pt: is not \(state_dict, accuracy\)"),
+        (link, r"3\.pt: is outside "),
         (lambda f: (f / "3.pt").unlink(), r"3\.pt: missing; "),
-        (lambda f: (f / "0.pt").unlink(), r"holds no 0\.pt, nor does a folder in it"),
+        (lambda f: (f / "0.pt").unlink(), r"has no 0\.pt, nor have its subfolders"),
         (lambda f: (f / "hparams.csv").unlink(), r"hparams\.csv: missing"),
-        (lambda f: (f / "hparams.csv").write_bytes(b"\xff\x00"), r"hparams\.csv: is no CSV file"),
+        (lambda f: (f / "hparams.csv").write_bytes(b"\xff\x00"), r"hparams\.csv: is not a CSV file"),
         (lambda f: write_hparams(f / "hparams.csv", 5), r"has 5 rows, but there is a 5\.pt"),
         (lambda f: write_hparams(f / "hparams.csv", 7), r"6\.pt: missing"),
         (
             rewrite("hparams.csv", lambda t: t.replace("epochs", "epoch")),
             r"has no column 'epochs' \(did you mean 'epoch'",
         ),
-        (rewrite("hparams.csv", lambda t: t.replace("0.", "x.", 1)), r"line 2: lr is 'x\.\d+', no finite number"),
-        (rewrite("hparams.csv", lambda t: t.rstrip() + ".5\n"), r"line 7: epochs is \d+\.5, no whole number"),
+        (rewrite("hparams.csv", lambda t: t.replace("0.", "x.", 1)), r"line 2: lr is 'x\.\d+', not a finite number"),
+        (rewrite("hparams.csv", lambda t: t.rstrip() + ".5\n"), r"line 7: epochs is \d+\.5, not a whole number"),
     ],
 )
 def test_a_forged_or_damaged_folder_is_one_clear_error_and_leaves_nothing(one_kind, tmp_path, harm, fact):
@@ -455,27 +457,27 @@ def test_a_forged_or_damaged_folder_is_one_clear_error_and_leaves_nothing(one_ki
     assert not (folder / "executed").exists()
 
 
-def test_folders_whose_tables_differ_are_no_pairs(one_kind, tmp_path):
+def test_folders_with_different_tables_are_refused(one_kind, tmp_path):
     write_hparams(one_kind("resnet8") / "hparams.csv", 5)
     one_kind("sparse_resnet8")
     (tmp_path / "resnet8" / "5.pt").unlink()
-    refuse(import_paper, tmp_path, tmp_path / "zoo", "is not the table of the other folders, so there are no pairs")
+    refuse(import_paper, tmp_path, tmp_path / "zoo", "differs from the table of another folder, so there are no pairs")
 
 
-def test_two_folders_of_a_kind_are_no_zoo(one_kind, tmp_path):
+def test_two_folders_of_the_same_kind_are_refused(one_kind, tmp_path):
     one_kind("resnet8").rename(tmp_path / "copy")
     one_kind("resnet8")
-    refuse(import_paper, tmp_path, tmp_path / "zoo", r"copy/ and resnet8/ both hold standard networks")
+    refuse(import_paper, tmp_path, tmp_path / "zoo", r"copy/ and resnet8/ both have standard networks")
 
 
-def test_fractions_in_the_place_of_percentages_are_found(one_kind, tmp_path):
+def test_accuracies_that_are_fractions_are_refused(one_kind, tmp_path):
     folder = one_kind()
     for path in folder.glob("*.pt"):
         save_again(path, lambda state, percent: (state, percent / 100))
-    refuse(import_paper, folder, tmp_path / "zoo", "accuracies are fractions; the published ones are in percent")
+    refuse(import_paper, folder, tmp_path / "zoo", "accuracies are fractions, but the published ones are in percent")
 
 
-def test_a_folder_that_holds_something_is_left_alone(published, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(published, tmp_path):
     (tmp_path / "mine").write_text("mine")
     refuse(import_paper, published, tmp_path, "is not empty; choose another folder")
     assert (tmp_path / "mine").read_text() == "mine"

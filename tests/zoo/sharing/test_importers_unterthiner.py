@@ -1,4 +1,4 @@
-"""The Small CNN Zoo, written here in TensorFlow's conventions and computed with NumPy alone, then imported."""
+"""The Small CNN Zoo: written here in TensorFlow's conventions and computed with NumPy, then imported."""
 
 import gzip
 
@@ -37,7 +37,7 @@ def layout_table():
 
 
 def metrics_table():
-    """Checkpoints of a run stand together, the last one not always at the end."""
+    """Return a table of checkpoints: those of a run are consecutive, but the last one is not always at the end."""
     rng = np.random.default_rng(0)
     rows = []
     for run in range(RUNS):
@@ -72,7 +72,7 @@ def source(tmp_path):
 
 
 def tensorflow_logits(row, images, activation):
-    """What `tf.keras` makes of `(B, H, W, 1)`: valid convolutions of stride 2, a global mean, a dense layer."""
+    """The logits of `tf.keras` on `(B, H, W, 1)`: valid convolutions of stride 2, a global mean, a dense layer."""
     variables, at = {}, 0
     for name, shape in SHAPES.items():
         variables[name.removeprefix("sequential/")] = row[at : at + np.prod(shape)].reshape(shape).astype(np.float64)
@@ -96,18 +96,20 @@ def last_rows(activation):
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("length", [28, 32])
-def test_an_imported_network_gives_the_logits_of_tensorflows(source, tmp_path, monkeypatch, activation, length):
+def test_an_imported_network_has_the_logits_of_the_tensorflow_network(
+    source, tmp_path, monkeypatch, activation, length
+):
     monkeypatch.setattr("zoo.training.planning.SHARD_BYTES", 1)
     zoo = import_unterthiner(source, tmp_path / "zoo", activation=activation)
     images = np.random.default_rng(2).standard_normal((3, length, length, 1))
-    logits = zoo.stack("standard").logits(torch.from_numpy(images).float().movedim(-1, 1)).numpy()
+    logits = zoo["standard"].stack().logits(torch.from_numpy(images).float().movedim(-1, 1)).numpy()
     weights, rows = np.load(source / "weights.npy"), last_rows(activation)
     assert len(zoo) == len(rows) == RUNS // 2
     for ours, row in zip(logits, rows, strict=True):
         np.testing.assert_allclose(ours, tensorflow_logits(weights[row], images, activation), rtol=1e-4, atol=1e-4)
 
 
-def test_labels_are_those_of_the_last_step(source, tmp_path, monkeypatch):
+def test_labels_are_those_of_the_last_checkpoint(source, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.training.planning.SHARD_BYTES", 1)  # a network a shard
     done = []
     zoo = import_unterthiner(source, tmp_path / "zoo", activation="tanh", progress=done.append)
@@ -120,33 +122,33 @@ def test_labels_are_those_of_the_last_step(source, tmp_path, monkeypatch):
         "weight_decay": 2 * table["config.l2reg"],
         "train_fraction": table["config.train_fraction"],
     }.items():
-        np.testing.assert_allclose(zoo.field("standard", ours), theirs, rtol=1e-6)
-    assert zoo.field("standard", "optimizer").tolist() == table["config.optimizer"].tolist()
+        np.testing.assert_allclose(zoo["standard"][ours], theirs, rtol=1e-6)
+    assert zoo["standard"]["optimizer"].tolist() == table["config.optimizer"].tolist()
     assert Recipe.of(zoo).training.learning_rate.bounds == pytest.approx(
         (table["config.learning_rate"].min(), table["config.learning_rate"].max())
     )
-    assert not any(name.endswith("loss") for name in zoo.fields("standard"))  # theirs have the penalty in them
+    assert not any(name.endswith("loss") for name in zoo["standard"].columns)  # theirs have the penalty in them
 
 
-def test_weight_decay_has_the_gradient_of_their_penalty():
+def test_the_weight_decay_has_the_gradient_of_the_published_penalty():
     """The penalty is `l2reg * sum(w^2)`; weight decay as in `torch.optim.SGD` adds `weight_decay * w`."""
     l2reg, w = 0.01, torch.randn(5, requires_grad=True)
     (l2reg * w.square().sum()).backward()
     torch.testing.assert_close(w.grad, 2 * l2reg * w.detach())
 
 
-def test_a_packed_table_is_read_as_well(source, tmp_path):
+def test_a_compressed_table_is_read(source, tmp_path):
     content = (source / "metrics.csv").read_bytes()
     (source / "metrics.csv").unlink()
     (source / "metrics.csv.gz").write_bytes(gzip.compress(content))
     assert len(import_unterthiner(source, tmp_path / "zoo", activation="relu")) == RUNS // 2
 
 
-def test_the_order_of_the_layout_does_not_matter(source, tmp_path):
+def test_the_order_of_rows_in_the_layout_does_not_matter(source, tmp_path):
     zoo = import_unterthiner(source, tmp_path / "zoo", activation="relu")
     layout_table().sample(frac=1, random_state=0).to_csv(source / "layout.csv", index=False)
     again = import_unterthiner(source, tmp_path / "again", activation="relu")
-    assert torch.equal(again.rows("standard"), zoo.rows("standard"))
+    assert torch.equal(again["standard"].weights[:], zoo["standard"].weights[:])
 
 
 def test_a_network_that_is_not_finite_is_kept_and_flagged(source, tmp_path):
@@ -154,7 +156,7 @@ def test_a_network_that_is_not_finite_is_kept_and_flagged(source, tmp_path):
     weights[last_rows("relu")[2], 7] = np.inf
     np.save(source / "weights.npy", weights)
     zoo = import_unterthiner(source, tmp_path / "zoo", activation="relu")
-    assert zoo.field("standard", "status").tolist() == ["trained", "trained", "diverged", "trained"]
+    assert zoo.networks("standard", diverged=True)["status"].tolist() == ["trained", "trained", "diverged", "trained"]
 
 
 def test_grey_networks_read_the_mean_of_the_pixels_from_minus_one_to_one(source, tmp_path):
@@ -172,7 +174,7 @@ def test_grey_networks_read_the_mean_of_the_pixels_from_minus_one_to_one(source,
         np.testing.assert_allclose(theirs.numpy(), (2 * pixels - 1).mean(1, keepdims=True), atol=1e-6)
 
 
-def test_one_value_serves_one_channel_only():
+def test_one_mean_fits_only_data_of_one_channel():
     x, y = torch.zeros(2, 3, 4, 4), torch.zeros(2).long()
     data = Data("cifar10", x, y, x, y, 10, moments=(torch.zeros(3), torch.ones(3)))
     with pytest.raises(Exception, match=r"imported\.mean: 1 values do not fit cifar10"):
@@ -201,7 +203,7 @@ def metrics(row=4, **values):
 
 
 def forge(shape, content=b""):
-    """A file that says it is larger than it is."""
+    """Write an array file whose header gives a larger size than the file has."""
 
     def write(folder):
         with (folder / "weights.npy").open("wb") as file:
@@ -227,14 +229,14 @@ def pickled(folder):
 @pytest.mark.parametrize(
     ("harm", "fact"),
     [
-        (layout(3, start_idx=170), r"conv2d_1/kernel:0 begins at column 170 and overlaps the one before"),
+        (layout(3, start_idx=170), r"conv2d_1/kernel:0 begins at column 170 and overlaps the tensor before it"),
         (layout(3, start_idx=180), r"conv2d_1/kernel:0 begins at column 180 and leaves a gap"),
         (layout(7, end_idx=5000), r"dense/kernel:0 has 190 columns and the shape '\(16, 10\)'"),
-        (layout(7, end_idx=5000, shape="(19, 10)"), r"tells of 5,000 columns, weights\.npy has 4,970"),
+        (layout(7, end_idx=5000, shape="(19, 10)"), r"describes 5,000 columns, but weights\.npy has 4,970"),
         (layout(3, shape="(999999999, 999999999, 999999999)"), r"has 2304 columns and the shape '\(999999999"),
         (layout(3, shape="(9**9**9,)"), r"has 2304 columns and the shape '\(9\*\*9\*\*9,\)'"),
         (layout(3, shape="(16, 16, 3, 3)"), r"convs\.1\.conv\.weight would have shape \(3, 3, 16, 16\)"),
-        (layout(3, start_idx=-1), r"layout\.csv: line 5: start_idx is '-1', no finite number from 0"),
+        (layout(3, start_idx=-1), r"layout\.csv: line 5: start_idx is '-1', not a finite number from 0"),
         (
             layout(3, varname="sequential/conv2d_1/gamma:0"),
             r"not kernels and biases of convolutions and one dense layer",
@@ -243,25 +245,25 @@ def pickled(folder):
             layout(3, varname="sequential/conv2d_1/bias:0"),
             r"not kernels and biases of convolutions and one dense layer",
         ),
-        (forge((10**12, SIZE)), r"weights\.npy: is no array of numbers as large as it says"),
-        (forge((10**30, 10**30)), r"weights\.npy: is no array of numbers as large as it says"),
-        (forge((24 * SIZE,), bytes(4 * 24 * SIZE)), r"weights\.npy: is no two-dimensional array"),
-        (pickled, r"weights\.npy: is no array of numbers"),
-        (lambda f: (f / "weights.npy").write_bytes(b"no"), r"weights\.npy: is no array of numbers"),
+        (forge((10**12, SIZE)), r"weights\.npy: is not an array of numbers of the size in its header"),
+        (forge((10**30, 10**30)), r"weights\.npy: is not an array of numbers of the size in its header"),
+        (forge((24 * SIZE,), bytes(4 * 24 * SIZE)), r"weights\.npy: is not a two-dimensional array"),
+        (pickled, r"weights\.npy: is not an array of numbers"),
+        (lambda f: (f / "weights.npy").write_bytes(b"no"), r"weights\.npy: is not an array of numbers"),
         (rows_less, r"metrics\.csv: needs 23 rows"),
-        (link, r"weights\.npy: leads out of "),
+        (link, r"weights\.npy: is outside "),
         (lambda f: (f / "layout.csv").unlink(), r"layout\.csv: missing"),
         (lambda f: (f / "metrics.csv").unlink(), r"metrics\.csv: missing"),
-        (metrics(step="late"), r"metrics\.csv: line 6: step is 'late', no finite number from 0"),
+        (metrics(step="late"), r"metrics\.csv: line 6: step is 'late', not a finite number from 0"),
         (
             metrics(row=last_rows("relu")[2], test_accuracy=10),
-            rf"line {last_rows('relu')[2] + 2}: test_accuracy is '10', no finite number from 0 to 1",
+            rf"line {last_rows('relu')[2] + 2}: test_accuracy is '10', not a finite number from 0 to 1",
         ),
         (
             metrics(row=range(24), config_dataset="imagenet"),
-            r"config\.dataset is imagenet; one of mnist, fashion_mnist",
+            r"config\.dataset is imagenet; it must be one of mnist, fashion_mnist",
         ),
-        (metrics(row=range(3), config_dataset="cifar10"), r"config\.dataset is cifar10, mnist; one of"),
+        (metrics(row=range(3), config_dataset="cifar10"), r"config\.dataset is cifar10, mnist; it must be one of"),
     ],
 )
 def test_a_forged_or_damaged_zoo_is_one_clear_error_and_leaves_nothing(source, tmp_path, harm, fact):
@@ -269,10 +271,14 @@ def test_a_forged_or_damaged_zoo_is_one_clear_error_and_leaves_nothing(source, t
     refuse(import_unterthiner, source, tmp_path / "zoo", fact, activation="relu")
 
 
-def test_the_activation_is_asked_for_where_there_are_several(asymzoo, source, tmp_path):
-    refuse(import_unterthiner, source, tmp_path / "zoo", "has networks of relu, tanh; choose one with --activation")
+def test_the_activation_is_required_if_there_are_several(asymzoo, source, tmp_path):
+    refuse(import_unterthiner, source, tmp_path / "zoo", "has networks with relu, tanh; choose one with --activation")
     refuse(
-        import_unterthiner, source, tmp_path / "zoo", r"no networks of 'rely' \(did you mean 'relu'", activation="rely"
+        import_unterthiner,
+        source,
+        tmp_path / "zoo",
+        r"no networks with 'rely' \(did you mean 'relu'",
+        activation="rely",
     )
     code, output, _ = asymzoo("zoo", "import", "unterthiner", source, tmp_path / "relu", "--activation", "relu")
     assert (code, output) == (0, f"{tmp_path / 'relu'}: {RUNS // 2} pairs of standard\n")

@@ -1,4 +1,4 @@
-"""`datasets` reads shards and exports with no code of AsymZoo's, whatever the size of shards: the same columns, the same values."""
+"""`datasets` reads the same columns and values from shards of every size and from their export, without this package."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from zoo.sharing.configuration import METADATA
 from zoo.sharing.export import export_zoo
 from zoo.sharing.importers import import_folder
 from zoo.sharing.importers.hf import import_zoo
-from zoo.store.columns import SPLITS, WEIGHTS
+from zoo.store.columns import SPLITS
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 SEED = 9007199254740993  # 2^53 + 1, which no float64 holds
@@ -51,33 +51,26 @@ def load_shards(zoo, treatment, **options):
 
 
 def load_export(exported, configuration, **options):
-    """All splits, one after the other, each with its name as a column, as the zoo has it."""
+    """All splits joined, each with its name as a column, as in the zoo."""
     for split, networks in datasets.load_dataset(str(exported), configuration, **options).items():
         for network in networks.with_format("numpy"):
             yield {"split": split, **network}
 
 
-def wanted(zoo, treatment, name):
-    """A column as the zoo gives it."""
-    if name in WEIGHTS:
-        return zoo.rows(treatment, initial=name == WEIGHTS[1]).numpy()
-    return zoo.field(treatment, name)
-
-
 def assert_networks(networks, zoo, treatment):
-    """See to it that networks are those of a zoo, each with all columns, bit for bit."""
+    """Assert that networks equal those of a zoo in all columns, bit for bit."""
     networks = sorted(networks, key=lambda network: int(network["pair"]))
-    columns = zoo.columns(treatment)
+    columns = zoo[treatment].columns
     assert [set(network) for network in networks] == [set(columns)] * len(zoo)
     for name, column in columns.items():
-        found, there = np.stack([network[name] for network in networks]), wanted(zoo, treatment, name)
+        found, there = np.stack([network[name] for network in networks]), zoo[treatment][name]
         assert found.tobytes() == there.astype(found.dtype).tobytes(), name
         assert column.dtype == "string" or found.dtype in (there.dtype, np.int64)  # to which `datasets` widens bytes
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("treatment", TREATMENTS)
-def test_shards_of_every_size_load_as_they_stand(zoo, treatment, streaming):
+def test_shards_of_every_size_load_unchanged(zoo, treatment, streaming):
     loaded = load_shards(zoo, treatment, streaming=streaming)
     assert_networks(loaded.with_format("numpy"), zoo, treatment)
 
@@ -91,14 +84,14 @@ def test_the_export_of_shards_of_every_size_loads_and_has_the_same_columns(zoo, 
 
 
 def test_a_split_without_networks_has_no_file_and_the_others_load(zoo, exported):
-    there = set(zoo.field("standard", "split"))
+    there = set(zoo["standard"]["split"])
     for name in (*TREATMENTS, METADATA):
         assert {path.stem for path in (exported / name).glob("*.parquet")} == there
         assert set(datasets.load_dataset(str(exported), name)) == there
 
 
-def test_zoos_with_all_splits_and_with_some_are_among_them(tiny_recipe):
-    """Or else the test above tested nothing."""
+def test_the_zoos_of_this_file_include_some_with_all_splits_and_some_without(tiny_recipe):
+    """The test above needs both kinds."""
     recipe = tiny_recipe.model_copy(update={"seed": 4})
     splits = [{recipe.split_of(pair) for pair in range(pairs)} for pairs, _ in SHARDS.values()]
     assert set(map(len, splits)) == {1, 2, 3}
@@ -106,7 +99,7 @@ def test_zoos_with_all_splits_and_with_some_are_among_them(tiny_recipe):
 
 
 @pytest.mark.parametrize("form", ["numpy", "torch"])
-def test_whole_numbers_stay_whole_numbers_of_64_bits(zoo, exported, form):
+def test_integers_remain_64_bit_integers(zoo, exported, form):
     whole = torch.int64 if form == "torch" else np.int64
     shards = load_shards(zoo, "standard").with_format(form)
     parts = [datasets.load_dataset(str(exported), name) for name in ("standard", METADATA)]
@@ -122,16 +115,16 @@ def test_metadata_has_the_same_values(zoo, exported):
         load_export(exported, METADATA), key=lambda n: (TREATMENTS.index(str(n["treatment"])), int(n["pair"]))
     )
     for name in set(found[0]) - {"treatment"}:
-        there = np.concatenate([zoo.field(treatment, name) for treatment in TREATMENTS])
+        there = np.concatenate([zoo[treatment][name] for treatment in TREATMENTS])
         values = np.stack([network[name] for network in found])
         assert values.tobytes() == there.astype(values.dtype).tobytes(), name
     for kind in ("id", "hyperparameter", "metric", "cost"):
-        assert set(zoo.group("standard", kind)) <= set(found[0])
+        assert set(zoo["standard"].group(kind)) <= set(found[0])
 
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory):
-    """A folder of networks with seeds that only whole numbers of 64 bits hold."""
+    """A folder of networks with seeds that only 64-bit integers can represent."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "recipe.toml").write_text(
         'name = "mine"\ndata = { name = "digits" }\narchitecture = { name = "mlp", widths = [64, 4, 10] }\n'
@@ -165,8 +158,8 @@ def seeded(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "values"), [("seed", [SEED, SEED + 1, 2**63 - 1]), ("unsigned", [SEED, 2**63 + 1, 2**64 - 1])]
 )
-def test_seeds_of_64_bits_stay_exact_all_the_way(seeded, tmp_path, name, values):
-    assert seeded.field("standard", name).tolist() == values
+def test_64_bit_seeds_stay_exact_through_import_and_export(seeded, tmp_path, name, values):
+    assert seeded["standard"][name].tolist() == values
     exported = export_zoo(seeded, tmp_path / "hub")
     for networks in (
         load_shards(seeded, "standard"),
@@ -179,14 +172,14 @@ def test_seeds_of_64_bits_stay_exact_all_the_way(seeded, tmp_path, name, values)
         assert sorted(map(int, networks.with_format("numpy")[name])) == values
         if name == "seed":
             assert sorted(map(int, networks.with_format("torch")[name])) == values
-    assert import_zoo(exported, tmp_path / "zoo").field("standard", name).tolist() == values
+    assert import_zoo(exported, tmp_path / "zoo")["standard"][name].tolist() == values
 
 
-def test_a_zoo_is_not_taken_for_one_of_the_same_form_that_was_loaded_before(plant_zoo, tmp_path):
+def test_a_zoo_is_not_confused_with_a_cached_one_of_the_same_form(plant_zoo, tmp_path):
     for number in (0, 1):
         zoo = plant_zoo(
             lambda arrays, number=number: arrays.update(weights=arrays["weights"] + np.float32(number)), pairs=8
         )
         exported = export_zoo(zoo, tmp_path / str(number) / "zoo")
         networks = {int(network["pair"]): network["weights"] for network in load_export(exported, "standard")}
-        assert np.array_equal(np.stack([networks[pair] for pair in range(len(zoo))]), zoo.rows("standard").numpy())
+        assert np.array_equal(np.stack([networks[pair] for pair in range(len(zoo))]), zoo["standard"]["weights"])

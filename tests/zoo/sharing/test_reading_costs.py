@@ -1,4 +1,4 @@
-"""What the card says that reading costs, in bytes read by the process, as Linux counts them."""
+"""The card's statements on the cost of reading, in bytes that Linux counts for the process."""
 
 from pathlib import Path
 from time import sleep
@@ -25,7 +25,7 @@ SMALL = 10  # times as small, at least, is what a part costs that is not all
 
 
 def bytes_read(work):
-    """Return what was read while `work` was done, having done it once before: imports are read, too."""
+    """Return the bytes that `work` reads. It runs once before, because imports are read as well."""
     work()
     before = settled()
     work()
@@ -33,7 +33,7 @@ def bytes_read(work):
 
 
 def settled():
-    """Return the count of bytes, once no thread goes on reading ahead; looking at it costs 100 bytes."""
+    """Return the count of bytes after all threads have stopped reading ahead; reading the count costs 100 bytes."""
     before, now = -1_000, count()
     while now - before > 200:
         sleep(0.05)
@@ -52,7 +52,7 @@ def first(networks):
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
-    """Networks that nobody trained, of 100 kB each, in two shards of 48."""
+    """A zoo of untrained networks of 100 kB each, in two shards of 48."""
     recipe = Recipe.read(
         {
             "name": "wide",
@@ -82,14 +82,14 @@ def zoo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shards(zoo):
-    """A function that streams them."""
+    """A function that streams the shards."""
     paths = [str(zoo.folder / file.path) for file in zoo.manifest.of("standard")]
     return lambda **options: datasets.load_dataset("hdf5", data_files=paths, split="train", streaming=True, **options)
 
 
 @pytest.fixture(scope="module")
 def shard(zoo):
-    """Bytes of one."""
+    """Bytes of one shard."""
     return zoo.manifest.of("standard")[0].bytes
 
 
@@ -124,11 +124,11 @@ def test_a_streamed_row_of_a_shard_costs_the_whole_shard(shards, shard):
     assert shard <= bytes_read(lambda: first(shards())) < 1.5 * shard
 
 
-def test_with_batch_size_it_costs_its_batch(shards, shard):
+def test_a_streamed_row_of_a_shard_costs_its_batch_with_batch_size(shards, shard):
     assert bytes_read(lambda: first(shards(batch_size=1))) < shard / SMALL
 
 
-def test_features_choose_the_columns_of_shards(shards, shard):
+def test_features_select_the_columns_of_shards(shards, shard):
     assert bytes_read(lambda: list(shards(features=FEATURES))) < shard / SMALL
     assert list(first(shards(features=FEATURES))) == KNOWN
 
@@ -137,7 +137,7 @@ def test_select_columns_after_streamed_shards_reads_everything(shards, shard):
     assert bytes_read(lambda: list(shards().select_columns(KNOWN))) >= 2 * shard
 
 
-def test_columns_choose_the_columns_of_parquet(parquet, file):
+def test_columns_select_the_columns_of_parquet(parquet, file):
     assert bytes_read(lambda: list(parquet(columns=KNOWN))) < file / SMALL
     assert list(first(parquet(columns=KNOWN))) == KNOWN
 
@@ -146,14 +146,14 @@ def test_select_columns_after_streamed_parquet_reads_everything(parquet, file):
     assert bytes_read(lambda: list(parquet().select_columns(KNOWN))) >= file
 
 
-def test_a_streamed_row_of_parquet_costs_its_row_group_and_what_is_read_ahead(parquet, group, file):
-    """How much that is depends on how fast the file is read; once, it was all of it."""
+def test_a_streamed_row_of_parquet_costs_its_row_group_and_the_groups_read_ahead(parquet, group, file):
+    """How much is read ahead depends on the speed of reading; it can be the whole file."""
     assert group <= bytes_read(lambda: first(parquet())) < 1.5 * file
 
 
 @pytest.mark.parametrize("how", ["filters", "reshard"])
-def test_a_row_group_can_be_read_by_itself(parquet, zoo, group, file, how):
-    pair = int(zoo.index("standard", "train")[9])
+def test_a_single_row_group_can_be_read(parquet, zoo, group, file, how):
+    pair = int(zoo["standard"].split("train").pairs[9])
     read = {
         "filters": lambda: first(parquet(filters=[("pair", "==", pair)])),
         "reshard": lambda: first(parquet().reshard()),
@@ -164,6 +164,6 @@ def test_a_row_group_can_be_read_by_itself(parquet, zoo, group, file, how):
         assert read()["pair"] == pair
 
 
-def test_metadata_costs_no_weights(exported, file):
+def test_reading_metadata_reads_no_weights(exported, file):
     networks = datasets.load_dataset(str(exported), "metadata", split="train", streaming=True)
     assert bytes_read(lambda: list(networks)) < file / SMALL

@@ -1,4 +1,4 @@
-"""The manifest protects itself, and with it every file of a zoo."""
+"""The seal protects the manifest, and the manifest protects every file of a zoo."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ NONSENSE = {
 
 
 def flipped(content, position, bit):
-    """The content with one bit changed."""
+    """Return the content with one bit changed."""
     changed = bytearray(content)
     changed[position] ^= 1 << bit
     return bytes(changed)
@@ -40,7 +40,7 @@ def paths_of(zoo):
 
 
 def edit(folder, change):
-    """Change the values in `zoo.json` as a user's editor would, whose seal then does not hold."""
+    """Change values in `zoo.json` as an editor does, so that the seal no longer matches."""
     values = json.loads((folder / "zoo.json").read_text())
     change(values)
     (folder / "zoo.json").write_text(json.dumps(values, indent=1))
@@ -55,14 +55,14 @@ def begun(tiny_recipe, tmp_path):
 
 @pytest.fixture(scope="session")
 def small(tiny_recipe, tmp_path_factory):
-    """Two pairs under two treatments; for reading only."""
+    """A zoo of two pairs under two treatments; for reading only."""
     recipe = tiny_recipe.only(["standard", "w_asymmetric"]).model_copy(update={"pairs": 2})
     return generate(recipe, tmp_path_factory.mktemp("zoos") / "small")
 
 
 @pytest.fixture
 def small_copy(small, tmp_path):
-    """The same in a folder of its own."""
+    """A copy of the small zoo in its own folder."""
     return open_zoo(shutil.copytree(small.folder, tmp_path / "small"))
 
 
@@ -161,7 +161,7 @@ def test_resealing_after_an_edit_of_the_seed_gives_a_new_digest(small_copy):
     assert again.manifest.digest == recipe.digest != small_copy.manifest.digest
 
 
-def test_resealing_what_nobody_edited_changes_no_byte(small_copy):
+def test_resealing_an_unedited_manifest_changes_no_byte(small_copy):
     path = small_copy.folder / "zoo.json"
     before = path.read_bytes()
     reseal(small_copy.folder)
@@ -169,7 +169,7 @@ def test_resealing_what_nobody_edited_changes_no_byte(small_copy):
 
 
 @pytest.mark.parametrize("content", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_is_opened_and_resealed_by_nobody(tmp_path, asymzoo, content):
+def test_nonsense_is_neither_opened_nor_resealed(tmp_path, asymzoo, content):
     path = tmp_path / "zoo.json"
     path.write_bytes(content)
     for command in ("info", "reseal"):
@@ -184,9 +184,9 @@ def test_nonsense_is_opened_and_resealed_by_nobody(tmp_path, asymzoo, content):
     ("field", "value", "fact"),
     [
         ("created", "yesterday", "created: Invalid isoformat string"),
-        ("schema_version", 3, "is of format 3, not 2; install a newer asymzoo"),
-        ("layouts", {}, "layouts and sites are not those of recipe.treatments"),
-        ("files", [{"path": "../x"}], "files.0.path: leads out of the zoo"),
+        ("schema_version", 3, "has format 3, not 2; install a newer asymzoo"),
+        ("layouts", {}, "layouts and sites must have the treatments of recipe.treatments"),
+        ("files", [{"path": "../x"}], "files.0.path: is outside the zoo's folder"),
     ],
 )
 def test_a_manifest_that_is_not_valid_is_not_resealed(small_copy, field, value, fact):
@@ -198,15 +198,15 @@ def test_a_manifest_that_is_not_valid_is_not_resealed(small_copy, field, value, 
     assert (small_copy.folder / "zoo.json").read_bytes() == before
 
 
-def test_resealing_a_folder_without_a_zoo_says_so(tmp_path):
-    with pytest.raises(ZooError, match=r"no zoo here, zoo\.json cannot be read"):
+def test_resealing_a_folder_without_a_zoo_is_an_error(tmp_path):
+    with pytest.raises(ZooError, match=r"is not a zoo, zoo\.json cannot be read"):
         reseal(tmp_path)
 
 
 # --- Growing
 
 
-def test_a_zoo_that_grows_keeps_fields_that_a_later_version_wrote(small_copy, edit_manifest):
+def test_a_growing_zoo_keeps_fields_of_later_versions(small_copy, edit_manifest):
     def places(values):
         (shard,) = [file for file in values["files"] if file["path"] == "standard/00000.h5"]
         return values, values["columns"][0], shard, shard["mode"]
@@ -224,13 +224,13 @@ def test_a_zoo_that_grows_keeps_fields_that_a_later_version_wrote(small_copy, ed
         assert place["of_the_future"] == {"a": [1, 2.5, None]}
 
 
-def test_a_zoo_with_a_column_that_generating_cannot_fill_does_not_grow(small_copy, edit_manifest):
+def test_a_zoo_with_a_column_that_generate_cannot_fill_does_not_grow(small_copy, edit_manifest):
     def add(values):
         values["columns"].append({"name": "beauty", "kind": "metric", "dtype": "float32"})
 
     edit_manifest(small_copy.folder, add)
     before = (small_copy.folder / "zoo.json").read_bytes()
     recipe = Recipe.of(small_copy).model_copy(update={"pairs": 3})
-    with pytest.raises(ZooError, match="has a column 'beauty' that generating cannot fill; choose another folder"):
+    with pytest.raises(ZooError, match="has a column 'beauty' that `generate` cannot fill; choose another folder"):
         generate(recipe, small_copy.folder)
     assert (small_copy.folder / "zoo.json").read_bytes() == before

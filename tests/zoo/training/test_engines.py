@@ -7,18 +7,18 @@ import threading
 import pytest
 
 from zoo.errors import AsymZooError
-from zoo.training.engines import Advance, run_in_processes
+from zoo.training.engines import Report, run_in_processes
 
 PATIENCE = 60  # seconds until a worker that goes on is one too many
 
 
-def never_end(pipe: str, advance: Advance) -> None:
-    """Say that work has begun, and hold the pipe open for as long as the process lives."""
+def never_end(pipe: str, report: Report) -> None:
+    """Report that work has begun, and keep the pipe open as long as the process lives."""
     os.write(os.open(pipe, os.O_WRONLY), b"begun\n")
     threading.Event().wait()
 
 
-def end_at_once(job: int, advance: Advance) -> None:
+def end_at_once(job: int, report: Report) -> None:
     os._exit(job)
 
 
@@ -27,7 +27,7 @@ def run_for_ever(pipe: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+def test_workers_end_when_their_parent_is_killed(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     code = f"from tests.zoo.training.test_engines import run_for_ever; run_for_ever({str(pipe)!r})"
@@ -42,6 +42,6 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_ends_early_is_one_line():
+def test_a_worker_that_ends_early_is_an_error_in_one_line():
     with pytest.raises(AsymZooError, match="a worker process ended before its work was done; if memory is short, use"):
         list(run_in_processes([3, 3], end_at_once, 2, lambda networks: None))

@@ -1,4 +1,4 @@
-"""Networks of users that cannot be made into a zoo are refused in one line, before anything is written."""
+"""Architectures that cannot become a zoo are refused in one line, before anything is written."""
 
 import pytest
 from pydantic import PositiveInt
@@ -66,9 +66,17 @@ STANDARD = {"kind": "standard"}
 @pytest.mark.parametrize(
     ("architecture", "treatment", "message"),
     [
-        (WithDropout, STANDARD, "small: architecture: net: drop: Dropout trains otherwise than it evaluates"),
-        (WithBatchNorm, STANDARD, "small: architecture: net: norm: BatchNorm1d trains otherwise than it evaluates"),
-        (WithFunctionalDropout, STANDARD, "net gives other outputs in training than in evaluation"),
+        (
+            WithDropout,
+            STANDARD,
+            "small: architecture: net: drop: Dropout works differently in training and in evaluation",
+        ),
+        (
+            WithBatchNorm,
+            STANDARD,
+            "small: architecture: net: norm: BatchNorm1d works differently in training and in evaluation",
+        ),
+        (WithFunctionalDropout, STANDARD, "net has other outputs in training than in evaluation"),
         (WithUnknownSite, STANDARD, "small: architecture: net: sites: .* has no attribute `activation`"),
         (WithUnknownAxis, {"kind": "sigma_asymmetric"}, "small: architecture: net: sites: act acts on 'hidden'"),
         (WithDemand, STANDARD, "small: architecture: net: hidden must be odd; correct it"),
@@ -76,7 +84,7 @@ STANDARD = {"kind": "standard"}
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_networks_that_cannot_be_made_are_refused_by_name(monkeypatch, tmp_path, architecture, treatment, message):
+def test_networks_that_cannot_be_trained_are_refused_by_name(monkeypatch, tmp_path, architecture, treatment, message):
     monkeypatch.setitem(ARCHITECTURES, "net", architecture)
     recipe = Recipe.read(
         {

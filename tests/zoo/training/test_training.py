@@ -10,12 +10,12 @@ from torch.nn.utils import parametrize
 from tests.scenarios import NETWORKS, SETTINGS, augment_slowly, small_recipe, some_data, some_thetas, treat
 from zoo.data import load_data
 from zoo.data.augmentation import Augmentation
-from zoo.networks.stack import Stack, stack_gradient
+from zoo.networks.stack import stack_gradient
 from zoo.recipes.optimizer import Optimizer
 from zoo.recipes.recipe import HYPERPARAMETERS
 from zoo.seeds import rng_for
 from zoo.training.generation import start_rows, train_pairs
-from zoo.training.training import METRICS, Hyperparameters, train
+from zoo.training.training import MEASURED, Draws, train
 
 SEED, PAIRS = 3, [4, 0, 9]
 BATCH, EXAMPLES = 8, 43  # 5 batches an epoch, 3 examples left out
@@ -25,21 +25,23 @@ OPTIMIZER = pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd
 EVERY = pytest.mark.parametrize("setting", SETTINGS)
 
 
-def hyperparameters(rates=(0.02, 0.05, 0.01), decays=(0.1, 0.0, 0.5), smoothings=(0.0, 0.2, 0.1), epochs=(3, 1, 2)):
+def hyperparameters(
+    rates=(0.02, 0.05, 0.01), decays=(0.1, 0.0, 0.5), smoothings=(0.0, 0.2, 0.1), epochs=(3, 1, 2), pairs=PAIRS
+):
     floats = (torch.tensor(values, dtype=torch.float64) for values in (rates, decays, smoothings))
-    return Hyperparameters(*floats, torch.tensor(epochs))
+    return Draws(torch.tensor(pairs), *floats, torch.tensor(epochs))
 
 
-def train_stack(treated, theta, settings, hyper=None, data=None, pairs=PAIRS):
+def train_stack(treated, theta, settings, hyper=None, data=None):
     hyper, data = hyper or hyperparameters(), data or some_data(train=EXAMPLES)
-    return train(treated, theta, hyper, data, settings, seed=SEED, pairs=pairs)
+    return train(treated, theta, hyper, data, settings, seed=SEED)
 
 
 # The reference: one ordinary module, one ordinary optimiser
 
 
 class Masked(nn.Module):
-    """The weight trains where the mask is true, and is constant elsewhere."""
+    """A parametrisation: the weight trains where the mask is true, and is constant elsewhere."""
 
     def __init__(self, mask, constants):
         super().__init__()
@@ -60,7 +62,7 @@ class Offset(nn.Module):
 
 def ordinary_module(treated, theta):
     """A module whose parameters are `theta` and which uses the weights of the treatment."""
-    network = Stack(theta[None], treated.module, treated.layout).network(0)
+    network = treated.stack(theta[None]).network(0)
     if "constants" not in treated.held:
         return network
     held = {name: treated.layout.unflatten(treated.held[name].to(theta)) for name in treated.held}
@@ -89,7 +91,7 @@ def share_of_highest_rate(settings, step, epochs, steps_per_epoch):
 
 
 def train_alone(treated, theta, settings, data, rate, decay, smoothing, epochs, pair):
-    """Train one network as anyone would; return the weights it uses after each epoch."""
+    """Train one network with a plain loop; return the weights that it uses after each epoch."""
     network = ordinary_module(treated, theta)
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.optimizer]
     specifics = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
@@ -131,16 +133,16 @@ def train_alone(treated, theta, settings, data, rate, decay, smoothing, epochs, 
 
 def assert_trained_as_alone(treated, theta, settings, data, **tolerance):
     hyper = hyperparameters()
-    trained = train(treated, theta, hyper, data, settings, seed=SEED, pairs=PAIRS)
+    trained = train(treated, theta, hyper, data, settings, seed=SEED)
     data = data.to("cpu", theta.dtype)
     columns = (hyper.learning_rate, hyper.weight_decay, hyper.label_smoothing, hyper.epochs)
     for k, (values, pair) in enumerate(zip(zip(*(c.tolist() for c in columns), strict=True), PAIRS, strict=True)):
         rows = train_alone(treated, theta[k].clone(), settings, data, *values, pair)
-        assert (rows[-1] - treated.rows(theta)[k]).abs().max() > 1e-3
+        assert (rows[-1] - treated.to_rows(theta)[k]).abs().max() > 1e-3
         torch.testing.assert_close(trained.rows[k], rows[-1], **tolerance)
-        epochs, stack = values[-1], Stack(rows, treated.module, treated.layout)
+        epochs, stack = values[-1], treated.stack(rows)
         measured = (*stack.evaluate(data.train_x, data.train_y), *stack.evaluate(data.test_x, data.test_y))
-        for name, expected in zip(METRICS, measured, strict=True):
+        for name, expected in zip(MEASURED, measured, strict=True):
             torch.testing.assert_close(trained.curves[name][k, :epochs].to(expected), expected, **tolerance)
             torch.testing.assert_close(trained.metrics[name][k].to(expected), expected[-1], **tolerance)
             assert trained.curves[name][k, epochs:].isnan().all()
@@ -149,7 +151,7 @@ def assert_trained_as_alone(treated, theta, settings, data, **tolerance):
 
 @EVERY
 @OPTIMIZER
-def test_a_stack_trains_like_networks_one_by_one_in_float64(setting, settings, monkeypatch):
+def test_a_stack_trains_like_separate_networks_in_float64(setting, settings, monkeypatch):
     monkeypatch.setattr("zoo.training.training.COLUMNS", 100)  # several portions, the last not full
     treated = treat(setting, dtype=torch.float64)
     data = some_data(train=EXAMPLES)
@@ -158,7 +160,7 @@ def test_a_stack_trains_like_networks_one_by_one_in_float64(setting, settings, m
 
 @EVERY
 @OPTIMIZER
-def test_a_stack_trains_like_networks_one_by_one_in_float32(setting, settings):
+def test_a_stack_trains_like_separate_networks_in_float32(setting, settings):
     # Of unit 1e-7, grown over 15 steps; AdamW divides by small gradients.
     treated = treat(setting)
     data = some_data(train=EXAMPLES)
@@ -191,7 +193,7 @@ def assert_same(found, expected):
 
 
 @EVERY
-def test_results_do_not_depend_on_the_company(digits, setting):
+def test_results_do_not_depend_on_the_other_networks_of_a_stack(digits, setting):
     recipe = small_recipe()
     together = train_pairs(recipe, setting, range(6), digits)
     for some in ([5], [0], [4, 1], [2, 3, 0, 5]):
@@ -216,8 +218,8 @@ def test_a_network_ends_at_its_own_epoch():
     theta, hyper = some_thetas(treated, dtype=torch.float32), hyperparameters(epochs=epochs)
     trained = train_stack(treated, theta, ADAMW, hyper)
     for k, ended in enumerate(epochs):
-        one = Hyperparameters(*(getattr(hyper, name)[[k]] for name in vars(hyper)))
-        alone = train_stack(treated, theta[[k]], ADAMW, one, pairs=[PAIRS[k]])
+        one = Draws(*(getattr(hyper, name)[[k]] for name in vars(hyper)))
+        alone = train_stack(treated, theta[[k]], ADAMW, one)
         assert torch.equal(trained.rows[k], alone.rows[0])
         for name, curve in trained.curves.items():
             assert curve.shape == (3, 4)
@@ -228,18 +230,18 @@ def test_a_network_ends_at_its_own_epoch():
 
 @EVERY
 @OPTIMIZER
-def test_what_is_fixed_stays_fixed_bit_for_bit(setting, settings):
+def test_fixed_entries_stay_fixed_bit_for_bit(setting, settings):
     treated = treat(setting)
     start = some_thetas(treated, dtype=torch.float32)
     trained = train_stack(treated, start, settings, hyperparameters(decays=(0.5, 0.5, 0.5)))
-    fixed = ~treated.trainable
+    fixed = ~treated.mask
     assert fixed.any() == (SETTINGS[setting]["kind"] == "w_asymmetric")
     if fixed.any():
         assert torch.equal(trained.rows[:, fixed], treated.held["constants"][fixed].expand(3, -1))
-    assert (trained.rows != treated.rows(start))[:, ~fixed].double().mean() > 0.99
+    assert (trained.rows != treated.to_rows(start))[:, ~fixed].double().mean() > 0.99
 
 
-def test_training_leaves_its_inputs_as_they_were():
+def test_training_does_not_change_its_inputs():
     treated, data = treat("standard"), some_data(train=EXAMPLES)
     start, digest = some_thetas(treated, dtype=torch.float32), data.digest
     before = start.clone()
@@ -252,7 +254,7 @@ def test_progress_counts_every_network_once():
     treated, ended = treat("standard"), []
     theta = some_thetas(treated, dtype=torch.float32)
     hyper = hyperparameters(epochs=(3, 1, 3))
-    train(treated, theta, hyper, some_data(), ADAMW, seed=SEED, pairs=PAIRS, progress=ended.append)
+    train(treated, theta, hyper, some_data(), ADAMW, seed=SEED, progress=ended.append)
     assert ended == [1, 2]
 
 
@@ -271,17 +273,17 @@ def test_networks_learn():
 @OPTIMIZER
 @pytest.mark.parametrize("rate", [1e30, 1e38])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_diverged_network_is_flagged_and_disturbs_no_other(settings, rate, epochs):
+def test_a_diverged_network_is_flagged_and_does_not_affect_the_others(settings, rate, epochs):
     treated = treat("standard", "mlp_plain")
     theta, data = some_thetas(treated, dtype=torch.float32), some_data((2, 4), EXAMPLES)
     ends = (epochs + 1, epochs, 2)
     with_it = train_stack(treated, theta, settings, hyperparameters((0.02, rate, 0.01), epochs=ends), data)
-    others = Hyperparameters(*(value[[0, 2]] for value in vars(hyperparameters(epochs=ends)).values()))
-    without = train_stack(treated, theta[[0, 2]], settings, others, data, pairs=[PAIRS[0], PAIRS[2]])
+    others = Draws(*(value[[0, 2]] for value in vars(hyperparameters(epochs=ends)).values()))
+    without = train_stack(treated, theta[[0, 2]], settings, others, data)
     assert with_it.diverged.tolist() == [False, True, False]
     assert with_it.rows.isfinite().all()
     assert torch.equal(with_it.rows[[0, 2]], without.rows)
-    for name in METRICS:
+    for name in MEASURED:
         assert torch.equal(with_it.metrics[name][[0, 2]], without.metrics[name])
         torch.testing.assert_close(with_it.curves[name][[0, 2]], without.curves[name], rtol=0, atol=0, equal_nan=True)
         assert with_it.curves[name][1].isnan().all()
@@ -316,7 +318,7 @@ def factors(epochs=10, steps=5, **settings):
     return Optimizer(**settings).factors(epochs, steps)
 
 
-def test_constant_rate():
+def test_the_constant_rate_is_constant():
     assert (factors(schedule="constant") == 1).all()
 
 
@@ -358,7 +360,7 @@ def test_without_warmup_the_rate_begins_at_its_highest(schedule):
 # Pairing
 
 
-def test_treatments_of_a_pair_differ_in_the_treatment_alone(monkeypatch, digits):
+def test_treatments_of_a_pair_differ_only_in_the_treatment(monkeypatch, digits):
     augmentation = {"flip": True, "translate": 1, "cutout": 2}
     plain = small_recipe()
     training = plain.training.model_copy(update={"augmentation": Augmentation(**augmentation)})
@@ -383,7 +385,7 @@ def test_treatments_of_a_pair_differ_in_the_treatment_alone(monkeypatch, digits)
 
 
 @EVERY
-def test_treatments_of_a_pair_begin_at_the_same_free_values(setting):
+def test_treatments_of_a_pair_start_at_the_same_values(setting):
     recipe, pairs = small_recipe(), [0, 1, 5]
     treated, standard = (recipe.treat(name) for name in (setting, "standard"))
     start, shared = start_rows(recipe, setting, treated, pairs), start_rows(recipe, "standard", standard, pairs)

@@ -8,12 +8,12 @@ from zoo.errors import ZooError
 from zoo.training.modes import mode_here
 from zoo.training.verification import Verification
 
-OTHER_MODE = "the same initial weights and a like first epoch (other mode)"
+OTHER_MODE = "the same initial weights and a similar first epoch (other mode)"
 
 
 @pytest.fixture
 def alter(tiny_copy, reseal):
-    """A function that lets `change` alter an array of all shards of a treatment and opens the zoo, checksums renewed."""
+    """A function that changes an array in all shards of a treatment, renews the checksums, and opens the zoo."""
 
     def make(treatment, name, change):
         for file in tiny_copy.manifest.of(treatment):
@@ -28,7 +28,7 @@ def alter(tiny_copy, reseal):
 
 
 def alter_first(alter, treatment, change, name="weights"):
-    """Alter the shard with four networks alone."""
+    """Change only the shard with four networks."""
     return alter(treatment, name, lambda values: change(values) if len(values) == 4 else None)
 
 
@@ -50,9 +50,9 @@ def elsewhere(tiny_copy, edit_manifest):
 
 def test_fresh_zoo_verifies_and_trains_again_bit_for_bit(tiny_zoo):
     lines = []
-    found = verify(tiny_zoo, retrain=5, progress=lines.append)
+    found = verify(tiny_zoo, retrain=5, log=lines.append)
     assert found == Verification(files=13, measured=30, retrained=5, compared=0)
-    assert lines[:2] == ["13 checksums hold", "30 networks measure as recorded"]
+    assert lines[:2] == ["13 checksums match", "30 networks measure as recorded"]
     assert [line.partition(",")[0] for line in lines[2:]] == list(tiny_zoo.treatments)
     assert all(line.endswith("trained again, the same weights bit for bit") for line in lines[2:])
 
@@ -61,29 +61,29 @@ def test_sample_is_the_number_of_networks_measured_for_each_treatment(tiny_zoo):
     assert verify(tiny_zoo, sample=2).measured == 2 * len(tiny_zoo.treatments)
 
 
-def test_mode_of_a_zoo_is_this_machines(tiny_zoo):
+def test_the_mode_of_a_zoo_is_that_of_this_machine(tiny_zoo):
     modes = {file.mode for file in tiny_zoo.manifest.files if file.pairs is not None}
     assert len(modes) == 1
     (mode,) = modes
     assert mode == mode_here("cpu", mode.data)
 
 
-def test_zoo_of_another_mode_is_compared_by_start_and_first_epoch(elsewhere):
+def test_a_zoo_of_another_mode_is_compared_by_initial_weights_and_first_epoch(elsewhere):
     lines = []
-    found = verify(elsewhere(), retrain=5, progress=lines.append)
+    found = verify(elsewhere(), retrain=5, log=lines.append)
     assert (found.retrained, found.compared) == (0, 5)
     assert all(line.endswith(OTHER_MODE) for line in lines[2:])
 
 
 def nudge(weights):
-    """Another bit in each network, which no measurement feels."""
+    """Flip a bit in each network that does not change any metric."""
     weights[:, 0] = np.nextafter(weights[:, 0], np.inf)
 
 
 def test_last_bit_of_a_weight_is_found_by_training_again_in_the_same_mode(alter):
     zoo = alter("standard", "weights", nudge)
     assert verify(zoo).measured == 30
-    with pytest.raises(ZooError, match=r"standard, pair \d, trained again: other weights, in the same mode"):
+    with pytest.raises(ZooError, match=r"standard, pair \d, trained again: other weights in the same mode"):
         verify(zoo, retrain=1)
 
 
@@ -104,7 +104,7 @@ def test_first_epoch_of_another_training_is_found_in_another_mode(alter, elsewhe
         curves *= 1.2
 
     alter("standard", "curve_train_loss", exaggerate)
-    with pytest.raises(ZooError, match=r"trained again: first epoch's loss .*, recorded"):
+    with pytest.raises(ZooError, match=r"trained again: loss after the first epoch .*, recorded"):
         verify(elsewhere(), retrain=1)
 
 
@@ -118,7 +118,7 @@ def test_changed_weights_do_not_measure_as_recorded(alter, treatment):
 
 
 @pytest.mark.parametrize("metric", ["train_accuracy", "train_loss", "test_accuracy", "test_loss"])
-def test_embellished_record_does_not_measure_as_recorded(alter, metric):
+def test_an_altered_metric_does_not_measure_as_recorded(alter, metric):
     def embellish(values):
         values *= 0.98 if metric.endswith("loss") else 1.02
 
@@ -127,7 +127,7 @@ def test_embellished_record_does_not_measure_as_recorded(alter, metric):
 
 
 def test_fixed_entry_that_is_not_the_constant_is_found(alter, tiny_copy):
-    column = int((~tiny_copy.treated("w_asymmetric").trainable).nonzero()[0])
+    column = int((~tiny_copy["w_asymmetric"].mask).nonzero()[0])
 
     def change(weights):
         weights[3, column] = np.nextafter(weights[3, column], np.float32(np.inf))
@@ -137,11 +137,11 @@ def test_fixed_entry_that_is_not_the_constant_is_found(alter, tiny_copy):
 
 
 def test_networks_that_diverged_verify(diverged_zoo):
-    assert set(diverged_zoo.field("standard", "status")) == {"diverged"}
+    assert set(diverged_zoo.networks("standard", diverged=True)["status"]) == {"diverged"}
     assert verify(diverged_zoo, retrain=2) == Verification(files=3, measured=4, retrained=2, compared=0)
 
 
-def test_loss_that_is_not_a_number_is_recorded_as_such(alter):
+def test_a_loss_that_is_nan_is_recorded_as_nan(alter):
     data = load_data("digits", train_limit=512)
     alter_first(alter, "standard", lambda weights: weights[1].fill(np.nan))
     for part, y in (("train", data.train_y), ("test", data.test_y)):
@@ -163,9 +163,9 @@ def test_constants_that_the_recipe_does_not_draw_are_found(tiny_copy, reseal):
         verify(open_zoo(tiny_copy.folder))
 
 
-def test_networks_are_trained_again_once_each_treatments_taking_turns(tiny_zoo):
+def test_each_network_is_trained_again_once_and_treatments_alternate(tiny_zoo):
     lines = []
-    found = verify(tiny_zoo, sample=1, retrain=7, progress=lines.append)
+    found = verify(tiny_zoo, sample=1, retrain=7, log=lines.append)
     trained = [line.partition(": trained again")[0] for line in lines if "trained again" in line]
     assert found.retrained + found.compared == len(set(trained)) == 7
     assert [line.partition(",")[0] for line in trained[:5]] == list(tiny_zoo.treatments)

@@ -1,4 +1,4 @@
-"""Treatments that hold something for each network by itself: drawn, trained with, stored and read again."""
+"""Treatments whose constants differ between networks: these are drawn, trained with, stored and read again."""
 
 import math
 from dataclasses import replace
@@ -11,18 +11,19 @@ from torch.nn import functional
 
 from benchmark.inference import langevin
 from benchmark.phenomena import PHENOMENA, bayesian, curvature
-from metanets import Settings, train_model
+from metanets import Settings, Task
+from metanets import train as train_metanet
 from tests.scenarios import some_data, treatment_of
 from tests.zoo.training.test_generation import assert_same
 from zoo import Recipe, generate, open_zoo, verify
 from zoo.errors import AsymZooError, ZooError
-from zoo.networks.stack import Stack
 from zoo.recipes.optimizer import Optimizer
 from zoo.sharing.export import export_zoo
 from zoo.sharing.importers.hf import import_zoo
+from zoo.store.columns import WEIGHTS
 from zoo.store.zoo import Zoo
 from zoo.training import generation
-from zoo.training.training import METRICS, Hyperparameters, train
+from zoo.training.training import MEASURED, Draws, train
 from zoo.treatments import Treated
 
 SETTINGS = {
@@ -44,13 +45,13 @@ def recipe(tiny_recipe):
 
 @pytest.fixture(scope="module")
 def zoo(recipe, tmp_path_factory):
-    """For reading only."""
+    """A zoo of such treatments, for reading only."""
     return generate(recipe, tmp_path_factory.mktemp("zoos") / "own", shard_pairs=SHARD)
 
 
 @pytest.fixture
 def small(recipe, tmp_path):
-    """Three pairs, to be damaged."""
+    """A zoo of three pairs, which a test may damage."""
     return generate(recipe.model_copy(update={"pairs": 3}), tmp_path / "small")
 
 
@@ -60,7 +61,7 @@ def data(recipe):
 
 
 def drawn(recipe, setting, pair):
-    """What is held for one pair, drawn by itself."""
+    """The constants of one pair, drawn separately."""
     return recipe.treat(setting, pairs=[pair]).held
 
 
@@ -68,10 +69,10 @@ def drawn(recipe, setting, pair):
 
 
 def test_columns_unpack_to_the_masks_and_constants_that_the_recipe_draws(zoo, recipe):
-    size = zoo.layout("w_own").size
-    masks = np.unpackbits(zoo.field("w_own", "mask"), axis=1)[:, :size].astype(bool)
-    constants = zoo.field("w_own", "constants")
-    assert zoo.field("w_own", "mask").shape == (PAIRS, -(-size // 8))
+    size = zoo["w_own"].layout.size
+    masks = np.unpackbits(zoo["w_own"]["mask"], axis=1)[:, :size].astype(bool)
+    constants = zoo["w_own"]["constants"]
+    assert zoo["w_own"]["mask"].shape == (PAIRS, -(-size // 8))
     for pair in range(PAIRS):
         held = drawn(recipe, "w_own", pair)
         assert np.array_equal(masks[pair], held["mask"][0].numpy())
@@ -79,7 +80,7 @@ def test_columns_unpack_to_the_masks_and_constants_that_the_recipe_draws(zoo, re
 
 
 def test_columns_unpack_to_the_matrices_that_the_recipe_draws(zoo, recipe):
-    column = zoo.field("sigma_own", "held_F")
+    column = zoo["sigma_own"]["held_F"]
     assert column.shape == (PAIRS, 8 * 8 + 6 * 6)
     for pair in range(PAIRS):
         held = drawn(recipe, "sigma_own", pair)
@@ -89,33 +90,33 @@ def test_columns_unpack_to_the_matrices_that_the_recipe_draws(zoo, recipe):
 
 
 @EVERY
-def test_what_is_held_is_a_column_of_its_treatment_alone(zoo, setting):
+def test_constants_are_columns_only_of_their_treatment(zoo, setting):
     (other,) = SETTINGS.keys() - {setting}
-    assert {name for name, column in zoo.columns(setting).items() if column.kind == "constant"} == set(HELD[setting])
-    assert zoo.columns(other).keys().isdisjoint(HELD[setting])
+    assert {name for name, column in zoo[setting].columns.items() if column.kind == "constant"} == set(HELD[setting])
+    assert zoo[other].columns.keys().isdisjoint(HELD[setting])
     assert not (zoo.folder / setting / "constants.safetensors").exists()
 
 
 def test_fixed_entries_are_the_networks_own_constants_bit_for_bit(zoo):
-    treated = zoo.treated("w_own", range(PAIRS))
-    fixed = ~treated.trainable
+    treated = zoo["w_own"].treated
+    fixed = ~treated.mask
     assert (fixed.sum(1) == 2 * (8 + 6 + 10)).all()
-    for initial in (False, True):
-        rows = zoo.rows("w_own", initial=initial)
+    for name in WEIGHTS:
+        rows = torch.from_numpy(zoo["w_own"][name])
         assert torch.equal(rows[fixed].view(torch.int32), treated.constants[fixed].view(torch.int32))
-    assert (zoo.rows("w_own")[~fixed] != zoo.rows("w_own", initial=True)[~fixed]).any()
+    assert (zoo["w_own"].weights[:][~fixed] != zoo["w_own"].initial_weights[:][~fixed]).any()
 
 
 @EVERY
-def test_what_is_held_differs_between_pairs(zoo, setting):
+def test_constants_differ_between_pairs(zoo, setting):
     for name in HELD[setting]:
-        assert len(np.unique(zoo.field(setting, name), axis=0)) == PAIRS
+        assert len(np.unique(zoo[setting][name], axis=0)) == PAIRS
 
 
-def test_constants_differ_between_pairs_also_where_both_have_some(zoo):
-    treated = zoo.treated("w_own", range(PAIRS))
+def test_constants_of_two_pairs_differ_at_entries_that_both_fix(zoo):
+    treated = zoo["w_own"].treated
     first, second = treated.constants[0], treated.constants[1:]
-    both = ~treated.trainable[0] & ~treated.trainable[1:]
+    both = ~treated.mask[0] & ~treated.mask[1:]
     assert both.sum() > PAIRS
     assert (first.expand_as(second)[both] != second[both]).all()
 
@@ -125,31 +126,32 @@ def test_networks_do_not_depend_on_shards_and_stacks(zoo, recipe, setting, tmp_p
     monkeypatch.setattr(generation, "stack_size", lambda *network: 2)
     few = recipe.only([setting]).model_copy(update={"pairs": 5})
     again = generate(few, tmp_path / "zoo", shard_pairs=3)
-    assert torch.equal(again.rows(setting), zoo.rows(setting, range(5)))
-    for name in set(zoo.fields(setting)) - {"seconds"}:
-        values = zoo.field(setting, name)[:5]
-        assert np.array_equal(again.field(setting, name), values, equal_nan=values.dtype.kind == "f")
+    for name in zoo[setting].columns.keys() - {"seconds"}:
+        values = zoo[setting][name][:5]
+        assert np.array_equal(again[setting][name], values, equal_nan=values.dtype.kind == "f")
 
 
 @EVERY
-def test_what_is_shared_is_known_without_reading_what_is_not(zoo, setting, monkeypatch):
-    monkeypatch.setattr(Zoo, "field", None)
-    treated = open_zoo(zoo.folder).treated(setting)
+def test_reading_what_networks_share_reads_no_columns(zoo, setting, monkeypatch):
+    monkeypatch.setattr(Zoo, "column", None)
+    treated = open_zoo(zoo.folder).shared(setting)
     assert treated.held == {}
     assert treated.layout.size == 8 * 65 + 2 * 8 + 6 * 9 + 2 * 6 + 70
-    assert treated.trainable.all()
+    assert treated.mask.all()
 
 
-def test_networks_with_activations_of_their_own_have_no_module_in_common(zoo):
-    with pytest.raises(ZooError, match=r"each of the sigma_own networks has its own activations; name some"):
-        _ = zoo.treated("sigma_own").module
+def test_networks_with_their_own_activations_have_no_common_module(zoo):
+    with pytest.raises(
+        ZooError, match=r"the sigma_own networks have their own activations; use zoo\['sigma_own'\].stack"
+    ):
+        _ = zoo.shared("sigma_own").module
 
 
 # --- Run
 
 
 def by_hand(tensors, x, activation):
-    """The MLP as plain formulas."""
+    """The logits of the MLP, by plain formulas."""
     x = x.flatten(1)
     for i in range(2):
         weight, bias, scale, shift = (
@@ -160,9 +162,9 @@ def by_hand(tensors, x, activation):
 
 
 @EVERY
-def test_logits_of_a_stack_are_those_of_each_network_written_by_hand(zoo, recipe, data, setting):
+def test_logits_of_a_stack_are_those_computed_by_hand_for_each_network(zoo, recipe, data, setting):
     index, x = [21, 3, 9], data.test_x[:50]
-    logits, layout = zoo.stack(setting, index).logits(x), zoo.layout(setting)
+    logits, layout = zoo[setting].stack(index).logits(x), zoo[setting].layout
     for own, pair in zip(logits, index, strict=True):
         held = drawn(recipe, setting, pair)
 
@@ -171,9 +173,9 @@ def test_logits_of_a_stack_are_those_of_each_network_written_by_hand(zoo, recipe
                 return functional.gelu(x)
             return x * torch.sigmoid(x @ held[f"F/hidden.{i}.activation"][0].T)
 
-        alone = by_hand(layout.unflatten(zoo.rows(setting, pair)), x, activation)
+        alone = by_hand(layout.unflatten(zoo[setting].weights[pair]), x, activation)
         torch.testing.assert_close(own, alone, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(zoo.module(setting, pair)(x), alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(zoo[setting].module(pair)(x), alone, rtol=1e-4, atol=1e-5)
     assert (logits[0] - logits[1]).abs().max() > 0.1
 
 
@@ -185,22 +187,23 @@ SGD = Optimizer(optimizer="sgd", batch_size=8, momentum=0.8)
 
 @EVERY
 @pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
-def test_networks_train_together_as_each_alone_whenever_they_leave(setting, settings):
+def test_networks_train_together_as_separately_whenever_they_leave_the_stack(setting, settings):
     pairs, epochs = (4, 0, 9, 2), torch.tensor([3, 1, 4, 2])
     treated = treat(setting, pairs)
     rng = np.random.default_rng(0)
     start = torch.stack([treated.layout.draw_initial(rng) for _ in pairs]).double()
-    hyper = Hyperparameters(*torch.tensor([[0.02, 0.05, 0.01, 0.03], [0.1, 0.0, 0.5, 0.2], [0.0, 0.2, 0.1, 0]]), epochs)
+    floats = torch.tensor([[0.02, 0.05, 0.01, 0.03], [0.1, 0.0, 0.5, 0.2], [0.0, 0.2, 0.1, 0]])
+    hyper = Draws(torch.tensor(pairs), *floats, epochs)
     data = some_data()
-    together = train(treated, start, hyper, data, settings, seed=3, pairs=pairs)
+    together = train(treated, start, hyper, data, settings, seed=3)
     for k, pair in enumerate(pairs):
-        one = Hyperparameters(*(values[k : k + 1] for values in vars(hyper).values()))
-        alone = train(treat(setting, [pair]), start[k : k + 1], one, data, settings, seed=3, pairs=[pair])
+        one = Draws(*(values[k : k + 1] for values in vars(hyper).values()))
+        alone = train(treat(setting, [pair]), start[k : k + 1], one, data, settings, seed=3)
         torch.testing.assert_close(together.rows[k], alone.rows[0], rtol=0, atol=1e-10)
-        for name in METRICS:
+        for name in MEASURED:
             torch.testing.assert_close(together.metrics[name][k], alone.metrics[name][0], rtol=0, atol=1e-10)
-    fixed = ~treated.trainable.expand_as(together.rows)
-    assert torch.equal(together.rows[fixed], treated.rows(treated.thetas(start))[fixed])
+    fixed = ~treated.mask.expand_as(together.rows)
+    assert torch.equal(together.rows[fixed], treated.to_rows(treated.keep_trainable(start))[fixed])
 
 
 def treat(setting, pairs):
@@ -210,32 +213,32 @@ def treat(setting, pairs):
 
 
 @EVERY
-def test_a_network_that_diverges_is_measured_with_what_is_its_own(setting):
+def test_a_diverged_network_is_measured_with_its_own_constants(setting):
     treated = treat(setting, (4, 0, 9))
     rng = np.random.default_rng(0)
     start = torch.stack([treated.layout.draw_initial(rng) for _ in range(3)]).double()
     rates = torch.tensor([0.01, math.inf, 0.01], dtype=torch.float64)
-    hyper = Hyperparameters(rates, torch.zeros(3), torch.zeros(3), torch.tensor([2, 2, 1]))
+    hyper = Draws(torch.tensor([4, 0, 9]), rates, torch.zeros(3), torch.zeros(3), torch.tensor([2, 2, 1]))
     data = some_data()
-    trained = train(treated, start, hyper, data, SGD, seed=3, pairs=[4, 0, 9])
+    trained = train(treated, start, hyper, data, SGD, seed=3)
     assert trained.diverged.tolist() == [False, True, False]
     again = treated.stack(trained.rows).evaluate(data.test_x.double(), data.test_y)
     torch.testing.assert_close(trained.metrics["test_loss"], again.loss, rtol=0, atol=1e-10)
     stranger = replace(treated, held={name: tensor.roll(1, 0) for name, tensor in treated.held.items()})
-    others = Stack(trained.rows, treated.module, treated.layout, stranger.buffers)
+    others = stranger.stack(trained.rows)
     assert setting == "w_own" or (others.evaluate(data.test_x.double(), data.test_y).loss != again.loss).all()
 
 
 # --- Verified
 
 
-def test_verify_measures_and_trains_such_networks_again(small):
+def test_verify_measures_and_trains_networks_with_own_constants_again(small):
     found = verify(small, retrain=2)
     assert (found.measured, found.retrained + found.compared) == (6, 2)
 
 
 @pytest.mark.parametrize(("setting", "name"), [(s, name) for s, names in HELD.items() for name in names])
-def test_verify_finds_what_is_not_the_networks_own(small, reseal, setting, name):
+def test_verify_finds_altered_constants(small, reseal, setting, name):
     path = f"{setting}/00000.h5"
     with h5py.File(small.folder / path, "r+") as shard:
         values = shard[name][...]
@@ -251,21 +254,22 @@ def test_verify_finds_what_is_not_the_networks_own(small, reseal, setting, name)
 
 @EVERY
 @pytest.mark.parametrize("model", ["statnn", "mlp", "gmn"])
-def test_metanetworks_train_on_such_networks(zoo, setting, model):
-    (metanet,) = train_model(zoo, setting, model, settings=Settings(epochs=1, batch_size=8))
-    predicted = metanet.predict(zoo.rows(setting, [0, 1]))
+def test_metanetworks_train_on_networks_with_own_constants(zoo, setting, model):
+    task = Task(recipe=zoo.name, learn_from=setting)
+    (metanet,) = train_metanet(task, zoo, model, settings=Settings(epochs=1, batch_size=8))
+    predicted = metanet.predict(zoo[setting].weights[[0, 1]])
     assert predicted.shape == (2,)
     assert predicted.isfinite().all()
 
 
-def test_what_was_exported_comes_back_bit_for_bit(zoo, tmp_path):
+def test_export_and_import_give_the_same_zoo_bit_for_bit(zoo, tmp_path):
     export_zoo(zoo, tmp_path / "exported")
     again = import_zoo(tmp_path / "exported", tmp_path / "again")
     assert again.manifest.digest == zoo.manifest.digest
     assert_same(again, zoo)
     for setting in SETTINGS:
         assert torch.equal(
-            again.stack(setting, [5]).logits(torch.ones(1, 64)), zoo.stack(setting, [5]).logits(torch.ones(1, 64))
+            again[setting].stack(5).logits(torch.ones(1, 64)), zoo[setting].stack(5).logits(torch.ones(1, 64))
         )
 
 
@@ -274,37 +278,37 @@ def test_what_was_exported_comes_back_bit_for_bit(zoo, tmp_path):
 
 @EVERY
 @pytest.mark.parametrize("name", ["monotonic_interpolation", "optimisation", "curvature", "geometry"])
-def test_phenomena_of_single_networks_take_them(zoo, data, setting, name):
-    findings = PHENOMENA[name].measure(zoo, setting, data)
+def test_phenomena_of_single_networks_measure_networks_with_own_constants(zoo, data, setting, name):
+    findings = PHENOMENA[name].measure(zoo[setting], data)
     assert [finding.treatment for finding in findings] == [setting] * len(findings)
     assert "nan" not in findings[0].headline()
 
 
 @pytest.mark.parametrize("name", ["mode_connectivity", "merging", "planes", "bayesian"])
-def test_phenomena_between_networks_refuse_activations_of_their_own(zoo, data, name):
+def test_phenomena_between_networks_refuse_networks_with_their_own_activations(zoo, data, name):
     with pytest.raises(AsymZooError, match=r"sigma_own networks have their own .*; take a treatment that shares them"):
-        PHENOMENA[name].measure(zoo, "sigma_own", data)
+        PHENOMENA[name].measure(zoo["sigma_own"], data)
 
 
 @pytest.mark.parametrize("name", ["mode_connectivity", "merging", "planes"])
-def test_phenomena_between_networks_take_masks_of_their_own(zoo, data, name):
-    assert PHENOMENA[name].measure(zoo, "w_own", data)[0].treatment == "w_own"
+def test_phenomena_between_networks_measure_networks_with_their_own_masks(zoo, data, name):
+    assert PHENOMENA[name].measure(zoo["w_own"], data)[0].treatment == "w_own"
 
 
-def test_posteriors_are_not_trained_with_masks_of_their_own(zoo, data, monkeypatch):
+def test_posteriors_refuse_networks_with_their_own_masks(zoo, data, monkeypatch):
     monkeypatch.setattr(bayesian, "CHAIN", langevin.Settings(burn_in=1, every=1, batch_size=50))
     with pytest.raises(AsymZooError, match="w_own networks have their own constants; take a treatment that shares"):
-        PHENOMENA["bayesian"].measure(zoo, "w_own", data)
+        PHENOMENA["bayesian"].measure(zoo["w_own"], data)
 
 
-def test_the_hessian_is_over_the_entries_that_each_network_trains(zoo, data, monkeypatch):
+def test_the_hessian_covers_the_entries_that_each_network_trains(zoo, data, monkeypatch):
     asked, product = [], curvature.hessian_product
 
-    def spy(stack, trainable, *arguments):
-        asked.append(trainable)
-        return product(stack, trainable, *arguments)
+    def spy(stack, mask, *arguments):
+        asked.append(mask)
+        return product(stack, mask, *arguments)
 
     monkeypatch.setattr(curvature, "hessian_product", spy)
-    (finding,) = PHENOMENA["curvature"].measure(zoo, "w_own", data)
+    (finding,) = PHENOMENA["curvature"].measure(zoo["w_own"], data)
     found = torch.cat(list({id(each): each for each in asked}.values()))
-    assert torch.equal(found, zoo.treated("w_own", finding.networks).trainable)
+    assert torch.equal(found, zoo["w_own"][finding.networks].treated.mask)

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from tests.scenarios import NETWORKS, SETTINGS, Network, digest_of_draws, some_thetas, treat, treatment_of
 from zoo.errors import RecipeError
 from zoo.networks.parameters import Parameter
-from zoo.networks.stack import Stack
 from zoo.recipes.recipe import Recipe, built_in_recipes
 from zoo.seeds import rng_for
-from zoo.treatments.masks import check_rows_differ, draw_mask, per_layer
+from zoo.treatments.masks import check_rows_differ, draw_fixed, per_layer
 from zoo.treatments.sigma_asymmetric import FiGLU
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +30,7 @@ def weight_of(rows, inputs, kernel):
 
 
 def mask_of(size, kind, n_fix, seed=0):
-    return draw_mask(weight_of(*size), kind, n_fix, np.random.default_rng(seed))
+    return draw_fixed(weight_of(*size), kind, n_fix, np.random.default_rng(seed))
 
 
 def rows_of(mask):
@@ -53,7 +52,7 @@ def refusal(setting, network="mlp"):
 
 @settings(deadline=None, max_examples=40)
 @given(size=SIZES, n_fix=st.integers(0, 10), seed=st.integers(0, 2**32))
-def test_random_subsets_fix_n_entries_of_each_row_and_no_two_rows_alike(size, n_fix, seed):
+def test_random_subsets_fix_n_entries_of_each_row_and_all_rows_differ(size, n_fix, seed):
     rows, inputs, kernel = size
     fan_in = inputs * kernel**2
     assume(n_fix < fan_in)
@@ -83,7 +82,7 @@ def test_random_masks_choose_every_entry_equally_often():
 
 @settings(deadline=None, max_examples=40)
 @given(rows=st.integers(1, 5), choices=st.integers(1, 4))
-def test_densest_fixes_as_few_entries_as_make_rows_differ(rows, choices):
+def test_densest_fixes_the_fewest_entries_for_which_all_rows_differ(rows, choices):
     assume(rows < 2**choices)
     mask = mask_of((rows, choices, 1), "densest", 3)
     fewest = min(sum(map(len, chosen)) for chosen in itertools.combinations(proper_subsets(choices), rows))
@@ -101,7 +100,7 @@ def test_bound_zeros_are_in_lexicographic_order_from_n_entries_up(size, n_fix):
     assert rows_of(mask_of(size, "bound_zeros", n_fix)) == ordered[:rows]
 
 
-def test_bound_zeros_by_hand():
+def test_bound_zeros_are_those_computed_by_hand():
     assert rows_of(mask_of((5, 3, 1), "bound_zeros", 1)) == [(0,), (1,), (2,), (0, 1), (0, 2)]
 
 
@@ -113,7 +112,7 @@ def test_equal_rows_are_an_error_that_names_the_layer():
 
 
 @pytest.mark.parametrize("kind", ["bound_zeros", "random_subsets", "filter_random_subsets"])
-def test_a_row_keeps_something_to_train(kind):
+def test_every_row_keeps_an_entry_that_trains(kind):
     with pytest.raises(RecipeError, match=r"n_fix: 4 for layer.weight, whose rows have 4 entries; .*wholly_fixed"):
         mask_of((2, 4, 1), kind, 4)
     assert not mask_of((2, 4, 1), kind, 3).all(1).any()
@@ -134,14 +133,14 @@ def test_more_rows_than_distinct_masks_are_an_error(kind, n_fix, most):
 
 def test_wholly_fixed_weights_do_not_train_and_their_biases_do():
     treated = treat({"kind": "w_asymmetric", "n_fix": 2, "wholly_fixed": ["hidden.1.linear"]})
-    free = treated.layout.unflatten(treated.trainable.float())
+    free = treated.layout.unflatten(treated.mask.float())
     assert free["hidden.1.linear.weight"].eq(0).all()
     assert free["hidden.1.linear.bias"].all()
     assert free["hidden.0.linear.weight"].eq(0).sum(1).eq(2).all()
     assert treated.layout.unflatten(treated.held["constants"])["hidden.1.linear.weight"].std() > 0.5
 
 
-def test_wholly_fixed_refuses_what_makes_rows_alike_or_does_not_exist():
+def test_wholly_fixed_refuses_equal_rows_and_unknown_weights():
     assert refusal({"n_fix": 2, "kappa": 0, "wholly_fixed": ["output"]}).startswith(
         "wholly_fixed: output.weight has kappa 0"
     )
@@ -174,13 +173,13 @@ def test_settings_that_do_not_fit_the_weights_are_errors():
 
 @pytest.mark.parametrize(("recipe", "count"), [("cifar10-resnet8", 60_634), ("mnist-mlp-replicas", 834_570)])
 def test_w_asymmetric_networks_train_as_many_numbers_as_published(recipe, count):
-    assert Recipe.load(recipe).treat("w_asymmetric").trainable.sum() == count
+    assert Recipe.load(recipe).treat("w_asymmetric").mask.sum() == count
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
 def test_narrow_networks_have_about_as_many_parameters_as_w_asymmetric_ones_train(name):
     recipe = Recipe.load(name)
-    trained = int(recipe.treat("w_asymmetric").trainable.sum())
+    trained = int(recipe.treat("w_asymmetric").mask.sum())
     assert recipe.treat("narrow").layout.size == pytest.approx(trained, rel=0.04)
 
 
@@ -196,25 +195,25 @@ def test_constants_are_normal_with_deviation_kappa_and_only_where_entries_are_fi
     treated = treat({"kind": "w_asymmetric", "n_fix": 80, "kappa": kappas}, LARGE)
     for weight, kappa in zip(treated.layout.weights, kappas, strict=True):
         where = treated.layout.slices[weight.name]
-        fixed, constants = ~treated.trainable[where], treated.held["constants"][where]
+        fixed, constants = ~treated.mask[where], treated.held["constants"][where]
         assert constants[~fixed].eq(0).all()
         assert constants[fixed].std() == pytest.approx(kappa, rel=0.06)
         assert abs(constants[fixed].mean()) < 0.1 * kappa
         assert (constants[fixed].abs() < kappa).double().mean() == pytest.approx(0.683, abs=0.04)
     others = torch.cat(
-        [treated.trainable[treated.layout.slices[p.name]] for p in treated.layout.parameters if p.role != "weight"]
+        [treated.mask[treated.layout.slices[p.name]] for p in treated.layout.parameters if p.role != "weight"]
     )
     assert others.all()
 
 
-def test_masks_alone_fix_entries_to_zero():
+def test_with_kappa_0_fixed_entries_are_zero():
     masked, whole = (treat(setting) for setting in ("w_masked", "w_asymmetric"))
-    assert torch.equal(masked.trainable, whole.trainable)
+    assert torch.equal(masked.mask, whole.mask)
     assert masked.held["constants"].eq(0).all()
 
 
 @pytest.mark.parametrize("setting", ["w_asymmetric", "sigma_asymmetric", "syre"])
-def test_another_seed_holds_other_values(setting):
+def test_another_seed_draws_other_constants(setting):
     one, other = (treat(setting, seed=seed).held for seed in (0, 1))
     assert one.keys() == other.keys()
     assert all(not torch.equal(one[name], other[name]) for name in one)
@@ -239,7 +238,7 @@ print(*[digest_of_draws(s, n) for s in SETTINGS for n in {["mlp", "resnet8"]}])
 
 def permuted_stack(setting, network, seed=0):
     treated = treat(setting, network, dtype=torch.float64)
-    stack = Stack(treated.rows(some_thetas(treated)), treated.module, treated.layout)
+    stack = treated.stack(treated.to_rows(some_thetas(treated)))
     axes = stack.layout.axes
     shifted = {axis: torch.arange(axes[axis]).roll(1) for axis in stack.layout.hidden_axes}
     return treated, stack, stack.permute(shifted)
@@ -249,18 +248,18 @@ def permuted_stack(setting, network, seed=0):
 @pytest.mark.parametrize("setting", ["w_asymmetric", "w_masked"])
 def test_permuted_w_asymmetric_networks_cannot_be_reached_by_training(setting, network):
     treated, stack, permuted = permuted_stack(setting, network)
-    x, fixed = NETWORKS[network].examples(), ~treated.trainable
+    x, fixed = NETWORKS[network].examples(), ~treated.mask
     torch.testing.assert_close(permuted.logits(x), stack.logits(x), rtol=0, atol=1e-10)
     assert (permuted.rows[:, fixed] != treated.constants[fixed]).any(1).all()
-    nearest = Stack(treated.rows(treated.thetas(permuted.rows)), stack.module, stack.layout)
+    nearest = stack.with_rows(treated.to_rows(treated.keep_trainable(permuted.rows)))
     assert ((nearest.logits(x) - stack.logits(x)).abs().amax((1, 2)) > 1e-3).all()
 
 
 @pytest.mark.parametrize("network", ["mlp", "resnet8"])
-def test_any_two_units_exchanged_leave_the_reach_of_w_asymmetric_networks(network):
+def test_w_asymmetric_networks_with_two_exchanged_units_cannot_be_reached_by_training(network):
     treated = treat("w_asymmetric", network)
-    row = treated.rows(some_thetas(treated, 1, dtype=torch.float32))[0]
-    fixed, constants = ~treated.trainable, treated.held["constants"]
+    row = treated.to_rows(some_thetas(treated, 1, dtype=torch.float32))[0]
+    fixed, constants = ~treated.mask, treated.held["constants"]
     for axis in treated.layout.hidden_axes:
         units = treated.layout.axes[axis]
         for a, b in itertools.islice(itertools.combinations(range(units), 2), 30):
@@ -271,12 +270,12 @@ def test_any_two_units_exchanged_leave_the_reach_of_w_asymmetric_networks(networ
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("setting", ["standard", "narrow", "w_initialised", "w_rescaled", "syre"])
-def test_permuted_networks_of_plain_activations_keep_their_function(setting, network):
+def test_permuting_networks_with_plain_activations_does_not_change_their_function(setting, network):
     treated, stack, permuted = permuted_stack(setting, network)
     x = NETWORKS[network].examples()
     torch.testing.assert_close(permuted.logits(x), stack.logits(x), rtol=0, atol=1e-10)
     if setting != "syre":
-        assert torch.equal(treated.rows(treated.thetas(permuted.rows)), permuted.rows)
+        assert torch.equal(treated.to_rows(treated.keep_trainable(permuted.rows)), permuted.rows)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -294,14 +293,18 @@ def both_starts(initialised, asymmetric, network="mlp", pair=0):
     one, other = treat(initialised, network), treat(asymmetric, network)
     initial = one.layout.draw_initial(rng_for(0, "initial", pair))
     starts = [treatment_of(s).start(initial, one.layout, 0, pair) for s in (initialised, asymmetric)]
-    return one, one.rows(one.thetas(starts[0][None]))[0], other.rows(other.thetas(starts[1][None]))[0]
+    return (
+        one,
+        one.to_rows(one.keep_trainable(starts[0][None]))[0],
+        other.to_rows(other.keep_trainable(starts[1][None]))[0],
+    )
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_w_initialised_networks_begin_as_w_asymmetric_ones_and_train_whole(network):
+def test_w_initialised_networks_start_like_w_asymmetric_ones_and_every_entry_trains(network):
     treated, initialised, asymmetric = both_starts("w_initialised", "w_asymmetric", network)
     assert torch.equal(initialised, asymmetric)
-    assert treated.trainable.all()
+    assert treated.mask.all()
 
 
 def test_w_initialised_takes_every_argument_of_w_asymmetric():
@@ -317,7 +320,7 @@ def test_w_initialised_takes_every_argument_of_w_asymmetric():
     assert torch.equal(initialised, asymmetric)
 
 
-def test_rescaled_networks_have_places_and_constants_of_their_own():
+def test_rescaled_networks_have_their_own_fixed_entries_and_constants():
     setting = {"kind": "w_initialised", "n_fix": 80, "kappa": 1.0, "shared": False}
     layout = treat(setting, LARGE).layout
     initial = layout.draw_initial(rng_for(0, "initial", 0))
@@ -338,12 +341,12 @@ def test_syre_networks_use_theta_plus_a_fixed_offset():
     treated = treat({"kind": "syre", "std": 0.1, "anisotropy": 0.2}, LARGE)
     theta = some_thetas(treated, dtype=torch.float32)
     offset = treated.held["constants"]
-    assert torch.equal(treated.rows(theta), theta + offset)
+    assert torch.equal(treated.to_rows(theta), theta + offset)
     assert offset.std() == pytest.approx(0.1, rel=0.02)
-    assert treated.trainable.all()
+    assert treated.mask.all()
 
 
-def test_syre_decays_each_entry_at_a_rate_of_its_own():
+def test_syre_decays_each_entry_at_its_own_rate():
     decay = treat({"kind": "syre", "anisotropy": 0.2}, LARGE).decay
     assert 0.8 <= decay.min() < 0.801
     assert 1.199 < decay.max() <= 1.2

@@ -1,4 +1,4 @@
-"""Where data sets come from: one line for each in `DATASETS`, one file for each kind of source or format of files."""
+"""Sources of data sets: `DATASETS` has a line for each, and each kind of source or file format has a file here."""
 
 from zoo.data.sources.digits import Digits
 from zoo.data.sources.hub import Repository

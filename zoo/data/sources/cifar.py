@@ -12,11 +12,11 @@ from zoo.data.sources.format import Files, content
 from zoo.data.sources.source import Split
 from zoo.errors import DataError
 
-RECORD = 1 + 3 * 32 * 32  # bytes: a label, then red, green and blue
+RECORD = 1 + 3 * 32 * 32  # bytes of a record: a label, then the red, green and blue channels
 
 
 class CIFAR(Files):
-    """Five files of training images and one of test images, each a run of records."""
+    """The binary version of CIFAR-10: five files of training images and one of test images, each a list of records."""
 
     kind = "the binary version"
     train = tuple(f"data_batch_{batch}.bin" for batch in range(1, 6))
@@ -24,10 +24,10 @@ class CIFAR(Files):
     subfolder = "cifar-10-batches-bin"
 
     def read_split(self, paths: list[Path]) -> Split:
-        """Read the records of all files, one after the other."""
+        """Read the images and labels of all files."""
         contents = [content(path) for path in paths]
         for path, batch in zip(paths, contents, strict=True):
             if len(batch) % RECORD:
-                raise DataError(f"{path}: {len(batch)} bytes are no multiple of {RECORD}; fetch it again")
+                raise DataError(f"{path}: {len(batch)} bytes are not a multiple of {RECORD}; download it again")
         records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, RECORD)
         return Split(str(paths[0].parent), records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0])

@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels, which scikit-learn brings along.
+"""Handwritten digits of 8 x 8 pixels, which are part of scikit-learn.
 
 Source: Alpaydin, Kaynak 1998, *Optical Recognition of Handwritten Digits*, https://doi.org/10.24432/C50P49.
 """
@@ -12,12 +12,12 @@ from zoo.seeds import rng_for
 
 
 class Digits(Source):
-    """The 1,797 digits, split 80 to 20 in every class."""
+    """The 1,797 digits; of every class, 80 % are training examples and 20 % test examples."""
 
     classes = 10
 
     def read(self, name: str, folders: tuple[Path, ...]) -> Splits:
-        """Read both splits; no file is needed."""
+        """Read both splits from scikit-learn; no other file is needed."""
         from sklearn.datasets import load_digits
 
         pixels, labels = load_digits(return_X_y=True)

@@ -1,4 +1,4 @@
-"""What every format of files in a folder gives, and what formats of plain files share."""
+"""Base classes of file formats: any format of a folder, and formats of plain files with fixed names."""
 
 import gzip
 import zlib
@@ -12,30 +12,35 @@ from zoo.errors import DataError
 
 
 class Format(ABC):
-    """How the files of a data set lie in a folder."""
+    """A format in which the files of a data set can be stored in a folder."""
 
     @abstractmethod
     def wanted(self, repository: Repository) -> str:
-        """Return what a folder must hold, for the message of an error."""
+        """Return what a folder must contain, for error messages."""
 
     @abstractmethod
     def read(self, folder: Path, repository: Repository) -> Splits | None:
-        """Read both splits, or return None where a file is missing.
+        """Read both splits, or return None if a file is missing.
 
         Arguments:
-            folder: Where to look.
-            repository: The same data set on the Hub.
+            folder: Folder to read.
+            repository: Repository of the same data set on the Hub.
 
         Raises:
-            DataError: if a file is damaged.
+            DataError: If a file is damaged.
         """
 
 
 class Files(Format):
-    """Files with fixed names for each split, plain or compressed by gzip.
+    """A format of files with fixed names for each split, plain or compressed by gzip.
 
-    A subclass says what they are called together (`kind`), their names, the `subfolder` that an archive may have
-    unpacked them into, and how the files of one split are read.
+    A subclass defines `read_split`.
+
+    Attributes:
+        kind: Name of the format, for error messages.
+        train: Names of the files of the training split.
+        test: Names of the files of the test split.
+        subfolder: Folder into which an archive may have unpacked the files.
     """
 
     kind: ClassVar[str]
@@ -45,19 +50,19 @@ class Files(Format):
 
     @abstractmethod
     def read_split(self, paths: list[Path]) -> Split:
-        """Read one split from its files, which come in the order of their names above."""
+        """Read one split from its files, in the order of `train` or `test`."""
 
     def wanted(self, repository: Repository) -> str:
-        """Name the files."""
+        """Return the names of the files."""
         return f"{self.kind} ({', '.join(self.train + self.test)}, plain or .gz)"
 
     def read(self, folder: Path, repository: Repository) -> Splits | None:
-        """Read both splits, or return None where a file is missing."""
+        """Read both splits, or return None if a file is missing."""
         train, test = (self._find(folder, names) for names in (self.train, self.test))
         return (self.read_split(train), self.read_split(test)) if train and test else None
 
     def _find(self, folder: Path, names: tuple[str, ...]) -> list[Path]:
-        """Return where each of the files lies, or nothing if one is missing."""
+        """Return the path of each file, or an empty list if one is missing."""
         places = [(folder / name, folder / f"{name}.gz", folder / self.subfolder / name) for name in names]
         found = [path for choices in places if (path := next(filter(Path.is_file, choices), None))]
         return found if len(found) == len(names) else []
@@ -67,9 +72,9 @@ def content(path: Path) -> bytes:
     """Return the bytes of a file, decompressed if its name ends in `.gz`.
 
     Raises:
-        DataError: if it is a damaged gzip file.
+        DataError: If it is a damaged gzip file.
     """
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: is a damaged gzip file; fetch it again") from error
+        raise DataError(f"{path}: is a damaged gzip file; download it again") from error

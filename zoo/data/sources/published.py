@@ -1,4 +1,4 @@
-"""Data sets that others publish: read from the Hub, or from a folder with their files in a known format."""
+"""Published data sets: read from the Hub, or from a folder with their files in a known format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ FORMATS: dict[str, Format] = {"saved": Saved(), "idx": IDX(), "cifar": CIFAR()}
 
 @dataclass(frozen=True)
 class Published(Source):
-    """A data set on the Hub, whose files may lie in a folder instead.
+    """A data set on the Hub, whose files may also be in a local folder.
 
     Arguments:
-        repository: The data set on the Hub.
-        formats: Keys of `FORMATS` that its files come in, in the order to look for them.
-        classes: Number of its classes.
+        repository: Repository on the Hub.
+        formats: Formats of its files, keys of `FORMATS`, in the order in which to look for them.
+        classes: Number of classes.
     """
 
     repository: Repository
@@ -30,11 +30,11 @@ class Published(Source):
 
     @property
     def wanted(self) -> str:
-        """What a folder must hold, for the message of an error."""
+        """What a folder must contain, for error messages."""
         return " or ".join(FORMATS[format].wanted(self.repository) for format in self.formats)
 
     def read(self, name: str, folders: tuple[Path, ...]) -> Splits:
-        """Read both splits from the first folder that has them; where no folder is named, from the Hub."""
+        """Read both splits from the first folder that has them, or from the Hub if no folder is given."""
         if not folders:
             return self.repository.read(name, self.wanted)
         for folder in folders:
@@ -42,4 +42,4 @@ class Published(Source):
                 if splits := FORMATS[format].read(folder, self.repository):
                     return splits
         looked = f"looked in {' and '.join(map(str, folders))} for {self.wanted}"
-        raise DataError(f"{folders[-1]}: holds no {name}; {looked}; put them there, or name no folder to ask the Hub")
+        raise DataError(f"{folders[-1]}: {name} is not there; {looked}; put the files there, or give no folder")

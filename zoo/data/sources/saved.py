@@ -1,4 +1,4 @@
-"""Folders written by `DatasetDict.save_to_disk` of the library `datasets`, with the columns that the Hub has."""
+"""Folders written by `DatasetDict.save_to_disk` of the library `datasets`, with the same columns as on the Hub."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ from zoo.data.sources.hub import Repository, in_one_line
 from zoo.data.sources.source import Splits
 from zoo.errors import DataError
 
-MARK = "dataset_dict.json"  # the file that tells such a folder from others
+MARK = "dataset_dict.json"  # a file that only such folders have
 
 
 class Saved(Format):
-    """Both splits in one folder saved by `datasets`."""
+    """A folder with both splits, saved by `datasets`."""
 
     def wanted(self, repository: Repository) -> str:
-        """Name the mark of the folder and its columns."""
+        """Return a description of such a folder and its columns."""
         columns = f"columns {repository.image!r} and {repository.label!r}"
         return f"a folder saved by `datasets`' save_to_disk ({MARK}, {columns})"
 
     def read(self, folder: Path, repository: Repository) -> Splits | None:
-        """Read both splits, or return None where the mark is missing."""
+        """Read both splits, or return None if this is not such a folder."""
         if not (folder / MARK).is_file():
             return None
         import datasets

@@ -1,4 +1,4 @@
-"""What every source of data gives: both splits of a data set, as arrays."""
+"""The base class of sources, which read both splits of a data set as arrays."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 
 class Split(NamedTuple):
-    """One split as read: examples `(n, channels, ...)`, labels `(n,)`, and the place that an error should name."""
+    """One split, as it was read.
+
+    Arguments:
+        place: File or repository that it was read from, for error messages.
+        x: Examples `(n, channels, ...)`.
+        y: Labels `(n,)`.
+    """
 
     place: str
     x: NDArray[Any]
@@ -19,9 +25,11 @@ Splits: TypeAlias = tuple[Split, Split]  # training and test
 
 
 class Source(ABC):
-    """Where a data set comes from.
+    """The source of a data set.
 
-    Labels run from 0 to `classes - 1`. Examples are standardised unless their numbers are names, as those of nodes are.
+    Attributes:
+        classes: Number of classes; labels run from 0 to `classes - 1`.
+        standardised: Whether examples are standardised. The numbers of nodes are not, since they are names.
     """
 
     classes: int
@@ -32,10 +40,10 @@ class Source(ABC):
         """Read both splits.
 
         Arguments:
-            name: The key of the data set in `DATASETS`.
-            folders: Where to look for files, in this order; the last is the one that the user named. Empty if the
-                user named none.
+            name: Name of the data set, its key in `DATASETS`.
+            folders: Folders in which to look for files, in this order; the last one is the folder that the user gave.
+                Empty if the user gave none.
 
         Raises:
-            DataError: if the data cannot be found or read.
+            DataError: If the data cannot be found or read.
         """

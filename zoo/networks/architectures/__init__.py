@@ -1,8 +1,9 @@
-"""Architectures by name. To add one to the package: a module with `axes` and `sites`, and a line in `BUILT_IN`.
+"""Architectures by name.
 
-Those of users are registered by a call of `register`, by a package with an entry point in the group
-`asymzoo.architectures`, or by their file (`provide`, on the command line `--architecture mine.py:Net`). A recipe
-and a zoo store the name alone; the code is never looked for in a zoo's folder.
+To add one to this package, write a subclass of `Architecture` in a file here and add a line to `BUILT_IN`. Your own
+architectures need no change here: call `register`, give their file with `--architecture mine.py:Net` (`provide` in
+Python), or declare an entry point in the group `asymzoo.architectures` of your package. Recipes and zoos store only the
+name of an architecture. Code in a zoo's folder is never run.
 """
 
 import sys
@@ -29,61 +30,71 @@ __all__ = ["ARCHITECTURES", "Architecture", "architecture_of", "is_importable", 
 
 
 def register(architecture: type[nn.Module], name: str | None = None) -> None:
-    """Make an architecture, a subclass of `Architecture`, known under a name, by default that of its class.
+    """Register an architecture, so that recipes can use it by name.
 
-    Worker processes import the class from its file. One that is defined in a notebook, on standard input or within a
-    function has none, and is trained by one worker, or on Ray.
+    Worker processes import the class from its file. A class that is defined in a notebook, on standard input or inside
+    a function cannot be imported; its networks train with one worker, or on Ray.
+
+    Arguments:
+        architecture: Subclass of `Architecture`.
+        name: Name of the architecture in recipes, by default the name of the class.
 
     Raises:
-        RecipeError: if it is no `Architecture`, or the name is another one's.
+        RecipeError: If the class is not an `Architecture`, or another architecture has the name.
     """
     if not (isinstance(architecture, type) and issubclass(architecture, Architecture)):
-        raise RecipeError(f"architecture: {architecture!r} is no subclass of zoo.Architecture; make it one")
+        raise RecipeError(f"architecture: {architecture!r} is not a subclass of zoo.Architecture; make it one")
     name = name or architecture.__name__
     known = ARCHITECTURES.get(name)
     if known is not None and _home(known) != _home(architecture):
-        raise RecipeError(f"architecture: {name!r} is the name of {'.'.join(_home(known))}; choose another one")
+        raise RecipeError(f"architecture: {name!r} is the name of {'.'.join(_home(known))}; choose another name")
     ARCHITECTURES[name] = architecture
 
 
 def architecture_of(name: str) -> type[Architecture]:
-    """Return the architecture of a name.
+    """Return the architecture with a name: a built-in or registered one, or that of an entry point.
 
     Raises:
-        RecipeError: if its code is not known here.
+        RecipeError: If there is no architecture with this name.
     """
     if name not in ARCHITECTURES:
         points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if name not in points:
             known = {**ARCHITECTURES, **points}
             raise RecipeError(
-                f"architecture: unknown name {name!r}{nearest(name, known)}; one of {', '.join(known)}; "
-                "provide the code of others with --architecture FILE.py:CLASS, in Python with zoo.register(CLASS, name)"
+                f"architecture: unknown name {name!r}{nearest(name, known)}; use one of {', '.join(known)}, or give "
+                "your own code with --architecture FILE.py:CLASS, in Python with zoo.register(CLASS, name)"
             )
         register(_load(points[name].load, points[name].value), name)
     return ARCHITECTURES[name]
 
 
 def is_importable(architecture: type[Architecture]) -> bool:
-    """Whether a process can import a class by its name: one in a notebook, on standard input or in a function not."""
+    """Return whether another process can import a class.
+
+    Classes that are defined in a notebook, on standard input or inside a function cannot be imported.
+    """
     if "<locals>" in architecture.__qualname__:
         return False
     return architecture.__module__ != "__main__" or Path(getattr(sys.modules["__main__"], "__file__", "")).is_file()
 
 
 def provide(source: str) -> str:
-    """Import an architecture and register it; return its name.
+    """Import an architecture, register it, and return its name.
 
     Arguments:
-        source: `FILE.py:CLASS` or `package.module:CLASS`, before it `NAME=` where its name is not that of the class.
+        source: Place of the class, `FILE.py:CLASS` or `package.module:CLASS`; with `NAME=` before it, the architecture
+            is registered under that name.
 
     Raises:
-        RecipeError: if there is no such file, module or class, or the file lies in a zoo.
+        RecipeError: If there is no such file, module or class, or the file is in a zoo's folder.
     """
     given, _, place = source.rpartition("=")
     module, _, attribute = place.rpartition(":")
     if not module or not attribute:
-        raise RecipeError(f"architecture: {source!r} names no class; write FILE.py:CLASS or package.module:CLASS")
+        raise RecipeError(
+            f"architecture: {source!r} does not name a class; write FILE.py:CLASS or package.module:CLASS"
+        )
     imported = _load(lambda: _import_file(Path(module)) if module.endswith(".py") else import_module(module), module)
     if (found := getattr(imported, attribute, None)) is None:
         raise RecipeError(f"architecture: {module} has no {attribute}; write FILE.py:CLASS")
@@ -93,23 +104,23 @@ def provide(source: str) -> str:
 
 
 def _load(load: Callable[[], Any], place: str) -> Any:
-    """Return what `load` imports; whatever goes wrong in code of others is one line."""
+    """Call `load`, which runs code from outside this package, and turn any error into one line."""
     try:
         return load()
     except RecipeError:
         raise
     except Exception as error:
         fact = f"{type(error).__name__}: {error}"
-        raise RecipeError(f"architecture: {place} cannot be imported ({fact}); correct it or its name") from error
+        raise RecipeError(f"architecture: {place} cannot be imported ({fact}); correct the code or the name") from error
 
 
 def _import_file(path: Path) -> Any:
-    """Import a file as a module of its name, which worker processes can import, too."""
+    """Import a file as a top-level module named like the file, so that worker processes can import it as well."""
     path = path.resolve()
     if not path.is_file():
         raise RecipeError(f"architecture: there is no file {path}; write FILE.py:CLASS")
     if any((folder / "zoo.json").exists() for folder in path.parents):
-        raise RecipeError(f"architecture: {path} lies in a zoo, whose files are never run; copy it elsewhere")
+        raise RecipeError(f"architecture: {path} is in a zoo's folder, whose files are never run; copy it elsewhere")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     module = import_module(path.stem)

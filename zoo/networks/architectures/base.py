@@ -1,4 +1,4 @@
-"""What an architecture adds to an ordinary `nn.Module`: the names of its axes and of its activations."""
+"""The base class of architectures: an ordinary `nn.Module` that also names its axes and its activations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,23 +9,26 @@ from torch import nn
 from zoo.networks.parameters import Axes
 
 Activation = Literal["gelu", "relu", "tanh"]
-Sites = dict[str, tuple[str, str]]  # axis and module, by the name of the submodule
+Sites = dict[str, tuple[str, str]]  # by submodule: the axis it acts on, and the name of its class
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 class Architecture(nn.Module):
-    """A network as anyone would write it, plus two tables.
+    """An ordinary network with two tables: `axes` and `sites`.
 
-    Units are dimension 1 of every activation: `(B, units)` or `(B, units, height, width)`.
+    Two conventions hold for every architecture:
+
+    - Units are dimension 1 of every activation: `(B, units)` or `(B, units, height, width)`.
+    - `input` and `output` are the axis names whose units are never permuted. The units of all other axes may be.
 
     Attributes:
-        axes: for each parameter, an axis name for each dimension. `input` and `output` keep their identity;
-            units of all other axes may be permuted.
-        sites: for each activation, as a submodule's name, the axis that it acts on.
-        whole: whether one forward pass computes every example (a whole graph), so that batches save nothing.
-        data_dir: folder of files that the network itself reads, such as a graph; set before it runs.
-        later: arguments of the constructor that came after it was first published, which recipes store only where
-            they are not at their default.
+        axes: Axis names of the dimensions of each parameter, by the parameter's name; None for a dimension without
+            units.
+        sites: Axis that each activation acts on, by the name of the activation's submodule.
+        whole: Whether one forward pass computes every example (a full graph), so that batching does not help.
+        data_dir: Folder of files that the network itself reads, such as a graph. It is set before the network runs.
+        later: Names of constructor arguments that were added after the architecture was published. Recipes store them
+            only if they are not at their default.
     """
 
     axes: dict[str, Axes]
@@ -36,15 +39,15 @@ class Architecture(nn.Module):
 
     @classmethod
     def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
-        """Return constructor arguments for hidden layers `width` times as wide."""
-        raise TypeError(f"{cls.__name__} has no method `narrow`; add it, or leave out the treatment of that kind")
+        """Return the constructor arguments of a network whose hidden layers are `width` times as wide."""
+        raise TypeError(f"{cls.__name__} has no method `narrow`; add it, or leave out treatments of the kind narrow")
 
 
 def sites_of(module: nn.Module) -> Sites:
-    """Return for each activation site its axis, and the name of the module that acts there, such as `ReLU`.
+    """Return the axis and the class name, such as `ReLU`, of each activation of a module.
 
     Raises:
-        ValueError: if a site is no submodule.
+        ValueError: If a name in `sites` is not that of a submodule.
     """
     sites: dict[str, str] = getattr(module, "sites", None) or {}
     try:

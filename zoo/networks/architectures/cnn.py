@@ -15,7 +15,7 @@ from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architectur
 
 
 class Convolution(nn.Module):
-    """A convolution, a norm, an activation."""
+    """A convolution, then a norm, then an activation."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, norm: str, activation: str
@@ -31,15 +31,16 @@ class Convolution(nn.Module):
 
 
 class CNN(Architecture):
-    """Convolutions, a mean over all positions, one linear layer.
+    """Convolutions, then a mean over all positions, then one linear layer.
+
+    The default is the network of the Small CNN Zoo for grey images, which has 4,970 parameters.
 
     Arguments:
-        channels: of every convolution, the image's own first: the default is the 4,970-parameter network of
-            the Small CNN Zoo, for grey images.
-        classes: outputs.
-        kernel, stride, padding: of every convolution.
-        norm: `group` puts GroupNorm(1) before each activation, `none` does not.
-        activation: after each convolution.
+        channels: Channels of the image, then of the output of every convolution.
+        classes: Number of outputs.
+        kernel, stride, padding: Kernel size, stride and zero padding of every convolution.
+        norm: Norm before each activation: `group` is GroupNorm with one group, `none` is no norm.
+        activation: Activation after each convolution.
 
     Example:
         >>> sum(p.numel() for p in CNN().parameters())
@@ -81,6 +82,6 @@ class CNN(Architecture):
 
     @classmethod
     def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
-        """Narrow the convolutions, to the nearest channel."""
+        """Multiply the channels of the convolutions by `width`, rounded to the nearest integer."""
         first, *hidden = arguments["channels"]
         return arguments | {"channels": [first, *(max(1, round(width * units)) for units in hidden)]}

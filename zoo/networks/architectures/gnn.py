@@ -1,8 +1,9 @@
-"""Graph networks that classify the nodes of one graph: the mean over neighbours and a root term.
+"""Graph networks that classify the nodes of one graph, with layers of mean aggregation (GraphSAGE).
 
 Source: Hamilton, Ying, Leskovec 2017, *Inductive Representation Learning on Large Graphs*,
-https://arxiv.org/abs/1706.02216; three layers with a norm as in Lim et al. 2024, section 5.1,
-https://arxiv.org/abs/2405.20231, but LayerNorm, which has no statistics to set anew on the way between two networks.
+https://arxiv.org/abs/1706.02216. Three layers with a norm, as in Lim et al. 2024, section 5.1,
+https://arxiv.org/abs/2405.20231. The norm here is LayerNorm: it has no running statistics that would have to be
+recomputed for a network between two others.
 """
 
 import itertools
@@ -18,14 +19,15 @@ from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architectur
 class GNN(Architecture):
     """Layers of mean aggregation on a graph of `zoo.data.graphs.GRAPHS`.
 
-    An example is the number of a node; all nodes are worked out together, however few are asked for.
+    An example is the number of a node. Every forward pass computes all nodes of the graph.
 
     Arguments:
-        graph: whose nodes are classified.
-        features, classes: of its nodes.
-        hidden: units of every hidden layer.
-        layers: of aggregation, the output included.
-        activation: after each hidden layer.
+        graph: Name of the graph whose nodes are classified.
+        features: Number of features of a node.
+        classes: Number of outputs.
+        hidden: Number of units of every hidden layer.
+        layers: Number of layers, including the output layer.
+        activation: Activation after each hidden layer.
 
     Example:
         >>> sum(p.numel() for p in GNN().parameters())
@@ -63,7 +65,7 @@ class GNN(Architecture):
         self.sites = {f"activations.{i}": f"hidden{i}" for i in range(layers - 1)}
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """Map numbers of nodes `(B, 1)` to logits `(B, classes)`."""
+        """Map node numbers `(B, 1)` to logits `(B, classes)`."""
         graph = graph_of(self.graph, self.data_dir)
         weight = next(self.parameters())
         x, edge_index = graph.x.to(weight), graph.edge_index.to(weight.device)
@@ -73,5 +75,5 @@ class GNN(Architecture):
 
     @classmethod
     def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
-        """Narrow the hidden layers, to the nearest unit."""
+        """Multiply the units of the hidden layers by `width`, rounded to the nearest integer."""
         return arguments | {"hidden": max(1, round(width * arguments["hidden"]))}

@@ -11,7 +11,7 @@ from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architectur
 
 
 class Layer(nn.Module):
-    """A linear map, a norm, an activation."""
+    """A linear map, then a norm, then an activation."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, activation: str) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class MLP(Architecture):
     """A multilayer perceptron on flattened inputs.
 
     Arguments:
-        widths: units of every layer, inputs and classes included: `(64, 32, 32, 10)`.
-        norm: `layer` normalises before each activation, `none` does not.
-        activation: after each hidden layer.
+        widths: Number of units of every layer, from the inputs to the classes, such as `(64, 32, 32, 10)`.
+        norm: Norm before each activation: `layer` is LayerNorm, `none` is no norm.
+        activation: Activation after each hidden layer.
 
     Example:
         >>> sum(p.numel() for p in MLP([784, 512, 512, 512, 10]).parameters())
@@ -68,6 +68,6 @@ class MLP(Architecture):
 
     @classmethod
     def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
-        """Narrow the hidden layers, to the nearest unit."""
+        """Multiply the units of the hidden layers by `width`, rounded to the nearest integer."""
         first, *hidden, last = arguments["widths"]
         return arguments | {"widths": [first, *(max(1, round(width * units)) for units in hidden), last]}

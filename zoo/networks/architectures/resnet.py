@@ -1,8 +1,8 @@
 """Residual networks for small images.
 
 Source: He, Zhang, Ren, Sun 2016, *Deep Residual Learning for Image Recognition*, section 4.2,
-https://arxiv.org/abs/1512.03385, with GroupNorm(1) for batch norm and 1x1 convolutions for shortcuts, as in Lim et al.
-2024, https://arxiv.org/abs/2405.20231, whose parameter names are kept.
+https://arxiv.org/abs/1512.03385. As in Lim et al. 2024, https://arxiv.org/abs/2405.20231, GroupNorm with one group
+replaces batch norm and shortcuts are 1x1 convolutions. Parameters have the names they have in that paper's code.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architectur
 
 
 class Block(nn.Module):
-    """Two convolutions around a residual stream."""
+    """Two convolutions whose output is added to their input, the residual stream."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: str) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class ResNet(Architecture):
     All blocks of a stage add to one residual stream, so they share the stream's axis.
 
     Arguments:
-        blocks: in each stage: 1 gives ResNet8, 2 ResNet14, 3 ResNet20.
-        width: multiplies the channels, to the nearest one.
-        channels: of the image.
-        classes: outputs.
-        activation: everywhere, after the residual additions too.
+        blocks: Number of blocks in each stage: 1 gives ResNet8, 2 ResNet14, 3 ResNet20.
+        width: Factor on the channels of every stage, rounded to the nearest integer.
+        channels: Number of channels of the image.
+        classes: Number of outputs.
+        activation: Activation inside the blocks and after every residual addition.
 
     Example:
         >>> [sum(p.numel() for p in ResNet(width=w).parameters()) for w in (1.0, 0.875)]
@@ -100,5 +100,5 @@ class ResNet(Architecture):
 
     @classmethod
     def narrow(cls, arguments: dict[str, Any], width: float) -> dict[str, Any]:
-        """Multiply the width."""
+        """Multiply the argument `width`."""
         return arguments | {"width": width * arguments["width"]}

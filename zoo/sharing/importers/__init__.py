@@ -1,4 +1,7 @@
-"""Zoos of others, made into ours. To add a form: a function `(source, folder, *, progress, …)`, and a line here."""
+"""Importers, which make zoos from networks in other formats.
+
+To add one, write a function `(source, folder, *, progress, …)` in a file here and add a line to `IMPORTERS`.
+"""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""Files of strangers: checked before they are read, and read without running what they hold.
+"""Reads files from unknown sources: their size is checked before they are read, and no code in them is run.
 
-What is wrong with one is a `ZooError` of one line, which names the file.
+Whatever is wrong with a file raises a `ZooError` with one line that names the file.
 """
 
 import re
@@ -20,50 +20,51 @@ from torch import Tensor
 
 from zoo.errors import ZooError, nearest
 
-OVERHEAD = 1 << 20  # bytes of names and shapes beside a network's numbers
+OVERHEAD = 1 << 20  # bytes that a file may have for names and shapes, in addition to the numbers of a network
 GREATEST = sys.float_info.max
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a file in a folder, which neither its name nor a link in its path may lead out of.
+    """Return the path of a file, after a check that it is inside a folder, even if its name or a link says otherwise.
 
     Raises:
-        ZooError: if there is no such file, or it lies elsewhere.
+        ZooError: If there is no such file, or it is outside the folder.
     """
     path = folder / name
     try:
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise ZooError(f"{path}: leads out of {folder}; put the file itself there")
+            raise ZooError(f"{path}: is outside {folder}; put the file itself there")
         if path.is_file():
             return path
-    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
-        raise ZooError(f"{folder}: {name[:80]!r} names no file ({error})") from None
-    raise ZooError(f"{path}: missing; fetch it, or leave it out of the table that lists it")
+    except (OSError, ValueError) as error:  # the name is too long or has a zero byte
+        raise ZooError(f"{folder}: {name[:80]!r} is not the name of a file ({error}); correct it") from None
+    raise ZooError(f"{path}: missing; download it, or remove it from the table that lists it")
 
 
 def read_table(path: Path, columns: Iterable[str], rows: int | None = None) -> pd.DataFrame:
-    """Read a CSV file, plain or .gz, as text; blanks are missing values.
+    """Read a CSV file, plain or .gz, as text. Empty cells are missing values.
 
     Arguments:
-        path: of the file; its first line names the columns.
-        columns: that it must have.
-        rows: that it must have.
+        path: Path of the file, whose first line names the columns.
+        columns: Columns that it must have.
+        rows: Number of rows that it must have; None for any number above 0.
 
     Raises:
-        ZooError: if it cannot be read, or lacks a column or rows.
+        ZooError: If the file cannot be read, lacks a column, or has another number of rows.
     """
     try:
         table = pd.read_csv(path, dtype=str, skipinitialspace=True, nrows=None if rows is None else rows + 1)
     except (OSError, EOFError, ValueError) as error:
-        raise ZooError(f"{path}: is no CSV file ({' '.join(str(error).split())}); fetch it again") from None
+        raise ZooError(f"{path}: is not a CSV file ({' '.join(str(error).split())}); download it again") from None
     table.columns = table.columns.str.strip()
     for name in columns:
         if name not in table:
-            raise ZooError(f"{path}: has no column {name!r}{nearest(name, table.columns)}; its first line names them")
+            near = nearest(name, table.columns)
+            raise ZooError(f"{path}: has no column {name!r}{near}; the first line must name the columns")
     if table.columns.has_duplicates or table.empty or len(table) != (rows or len(table)):
-        wanted = "some" if rows is None else f"{rows:,}"
-        raise ZooError(f"{path}: needs {wanted} rows, and columns of different names; fetch it again")
+        wanted = "at least one row" if rows is None else f"{rows:,} rows"
+        raise ZooError(f"{path}: needs {wanted}, and columns with different names; download it again")
     return table
 
 
@@ -76,10 +77,17 @@ def numbers(
     *,
     missing: bool = False,
 ) -> NDArray[np.float64]:
-    """Return a column as numbers; where values may be `missing`, these are NaN.
+    """Return a column as numbers.
+
+    Arguments:
+        table: Table of text.
+        name: Name of the column.
+        path: Path of the table, for error messages.
+        low, high: Bounds of the values.
+        missing: Whether values may be missing, which are then NaN.
 
     Raises:
-        ZooError: if one is missing, no number, or not from `low` to `high`.
+        ZooError: If a value is missing, is not a number, or is out of bounds.
     """
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
     wrong = ~((values >= low) & (values <= high))
@@ -90,22 +98,26 @@ def numbers(
         bounds = "" if (low, high) == (-GREATEST, GREATEST) else f" from {low:g} to {high:g}"
         found = str(table[name].iloc[row])[:40]
         raise ZooError(
-            f"{path}: line {table.index[row] + 2}: {name} is {found!r}, no finite number{bounds}; correct it"
+            f"{path}: line {table.index[row] + 2}: {name} is {found!r}, not a finite number{bounds}; correct it"
         )
     return values
 
 
 def whole_numbers(table: pd.DataFrame, name: str, path: Path, low: int = 0) -> NDArray[np.int64]:
-    """Return a column as whole numbers, likewise."""
+    """Return a column as whole numbers from `low`; arguments and errors as in `numbers`."""
     values = numbers(table, name, path, float(low), 2.0**53)
     if (wrong := values % 1 != 0).any():
         row = int(wrong.argmax())
-        raise ZooError(f"{path}: line {table.index[row] + 2}: {name} is {values[row]:g}, no whole number; correct it")
+        fact = f"{name} is {values[row]:g}, not a whole number"
+        raise ZooError(f"{path}: line {table.index[row] + 2}: {fact}; correct it")
     return values.astype(np.int64)
 
 
 def exact_numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.number[Any]]:
-    """Return a column as 64-bit whole numbers if it holds nothing else, so that seeds stay exact; else as `numbers`."""
+    """Return a column as 64-bit integers if all of its values are integers, else as `numbers` does.
+
+    Large integers, such as seeds, so keep all of their digits.
+    """
     texts = table[name].fillna("").str.strip()
     if texts.str.fullmatch(r"[+-]?\d{1,20}").all():
         values = [int(text) for text in texts]
@@ -116,57 +128,63 @@ def exact_numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.numb
 
 
 def read_shape(text: str) -> tuple[int, ...] | None:
-    """Read what Python prints of a shape, `(3, 3, 1, 16)`, or return None."""
+    """Return a shape that Python printed, such as `(3, 3, 1, 16)`; None if the text is something else."""
     if not re.fullmatch(r"\((\d{1,9}, ?)*(\d{1,9})?,?\)", text):
         return None
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
 def read_saved(path: Path, most: int) -> Any:
-    """Read what `torch.save` or safetensors wrote: tensors, numbers and containers of them, nothing else.
+    """Read a file of `torch.save` or safetensors that contains only tensors, numbers and containers of them.
 
     Arguments:
-        path: of the file; `.safetensors` holds a dictionary of tensors.
-        most: bytes that its contents may have, unpacked.
+        path: Path of the file. A file that ends in `.safetensors` has a dictionary of tensors.
+        most: Greatest size of its unpacked content, in bytes.
 
     Raises:
-        ZooError: if it is larger, damaged, or holds anything else, which is not run.
+        ZooError: If the file is larger or damaged, or contains anything else. Code in it is not run.
     """
     try:
         size = path.stat().st_size
         if size <= most and path.suffix != ".safetensors":
-            with zipfile.ZipFile(path) as archive:  # as torch has written since 1.6; sizes are known before reading
+            with zipfile.ZipFile(path) as archive:  # the format of torch since 1.6; sizes are known before unpacking
                 size = sum(member.file_size for member in archive.infolist())
         if size > most:
-            raise ZooError(f"{path}: {size:,} bytes, a network of this kind has less than {most:,}; is it another one?")
+            fact = f"has {size:,} bytes, a network of this architecture has less than {most:,}"
+            raise ZooError(f"{path}: {fact}; check that it is the right file")
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except ZooError:
         raise
-    except Exception as error:  # whatever a forged file leads to
-        raise ZooError(
-            f"{path}: not read, it is damaged or holds more than tensors and numbers ({type(error).__name__})"
-        ) from None
+    except Exception as error:  # a forged file can raise anything
+        fact = f"is damaged or contains more than tensors and numbers ({type(error).__name__})"
+        raise ZooError(f"{path}: {fact}; download or save it again") from None
 
 
 def check_tensors(path: Path, found: Any, shapes: Shapes) -> dict[str, Tensor]:
-    """Return named float32 tensors, having seen to it that they are there and have these shapes.
+    """Check that a file has exactly the float32 tensors of given names and shapes, and return them by name.
+
+    Arguments:
+        path: Path of the file, for error messages.
+        found: Content of the file.
+        shapes: Shape of each tensor, by name.
 
     Raises:
-        ZooError: for the first that is missing, unknown, or not what it should be.
+        ZooError: If a tensor is missing, unknown, or of another type or shape; the message is about the first one.
     """
+    remedy = "check that it is of the same architecture"
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise ZooError(f"{path}: holds no state_dict, a dictionary of tensors; save `module.state_dict()`")
+        raise ZooError(f"{path}: is not a state_dict, a dictionary of tensors; save `module.state_dict()`")
     for name in found:
         if name not in shapes:
-            raise ZooError(f"{path}: holds {str(name)!r}, which the architecture does not have; is it another one's?")
+            raise ZooError(f"{path}: has {str(name)!r}, which the architecture does not have; {remedy}")
     for name, shape in shapes.items():
         if name not in found:
-            raise ZooError(f"{path}: has no {name}; is it another architecture's?")
+            raise ZooError(f"{path}: has no {name}; {remedy}")
         tensor = found[name]
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype != torch.float32:
-            raise ZooError(f"{path}: {name} is no dense float32 tensor ({tensor.dtype}); convert and save it again")
+            raise ZooError(f"{path}: {name} is not a dense float32 tensor ({tensor.dtype}); convert and save it again")
         if tensor.shape != shape:
-            raise ZooError(f"{path}: {name} has shape {tuple(tensor.shape)}, the architecture {shape}")
+            raise ZooError(f"{path}: {name} has shape {tuple(tensor.shape)}, the architecture has {shape}; {remedy}")
     return {name: found[name].detach() for name in shapes}

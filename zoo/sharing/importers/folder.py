@@ -1,9 +1,12 @@
-"""A folder of networks in files of their own, with a table that tells of each: any architecture, any treatment.
+"""Imports a folder with one file for each network and a table of labels, for any architecture and treatment.
 
-recipe.toml            name, data, architecture; treatments (one), training and imported where there is more to say
-labels.csv             file, test_accuracy, and epochs if `training` has none; further metrics and hyperparameters
-*.safetensors, *.pt    a `state_dict` each, of the architecture's names
-constants.safetensors  if the treatment holds anything constant: what, as in zoos of ours
+The folder contains:
+
+recipe.toml            `name`, `data` and `architecture`; optionally `treatments` (one), `training` and `imported`
+labels.csv             columns `file` and `test_accuracy`, `epochs` unless `training` has it, and further metrics and
+                       hyperparameters
+*.safetensors, *.pt    the `state_dict` of each network, with the parameter names of the architecture
+constants.safetensors  the constants of the treatment, if it has any, as in the folder of a zoo
 """
 
 import tomllib
@@ -15,6 +18,7 @@ import pandas as pd
 import torch
 
 from zoo.errors import RecipeError, ZooError
+from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import HYPERPARAMETERS, Recipe
 from zoo.sharing.importers.files import (
     OVERHEAD,
@@ -26,41 +30,42 @@ from zoo.sharing.importers.files import (
     read_table,
     whole_numbers,
 )
-from zoo.sharing.importers.writing import OWN, Arrays, Progress, bounds, write_zoo
-from zoo.store.manifest import COLUMN_NAME
+from zoo.sharing.importers.writing import RESERVED, Arrays, bounds, write_zoo
 from zoo.store.shards import CONSTANTS
 from zoo.store.zoo import Zoo
-from zoo.training.training import METRICS
+from zoo.stored import COLUMN_NAME
+from zoo.training.training import MEASURED
 from zoo.treatments.base import Held
 
 RECIPE, TABLE = "recipe.toml", "labels.csv"
 FORMS = (".safetensors", ".pt")
 
 
-def import_folder(source: str | Path, folder: str | Path, *, progress: Progress = lambda networks: None) -> Zoo:
-    """Make a zoo of networks in files of their own, in the order of the table.
+def import_folder(source: str | Path, folder: str | Path, *, progress: Progress = ignore) -> Zoo:
+    """Make a zoo from networks in separate files, in the order of the table.
 
-    A network with a weight that is not finite is kept and flagged as diverged.
+    If `recipe.toml` has no `treatments`, the treatment is `standard`. Hyperparameters that its `training` leaves out
+    get the bounds of the values in the table. A network with a weight that is not finite is kept and flagged as
+    diverged.
 
     Arguments:
-        source: folder with the files named above. What `recipe.toml` leaves out: the treatment is the standard one,
-            `training` tells the least and greatest hyperparameters of the table.
-        folder: of the zoo, new or empty.
-        progress: called with the number of networks just written.
+        source: Folder with the files described above.
+        folder: New or empty folder for the zoo.
+        progress: Called with the number of networks that were just written.
 
     Raises:
-        ZooError: if a file is missing, leads out of the folder, or is not what it should be.
-        RecipeError: if the recipe is not valid.
+        ZooError: If a file is missing, outside the folder, or not valid.
+        RecipeError: If the recipe is not valid.
     """
     source = Path(source)
     path = inside(source, TABLE)
     table = read_table(path, ("file", "test_accuracy"))
     files = table["file"].fillna("").tolist()
     if table["file"].duplicated().any():
-        raise ZooError(f"{path}: {files[int(table['file'].duplicated().argmax())]} stands there twice; leave one out")
+        raise ZooError(f"{path}: lists {files[int(table['file'].duplicated().argmax())]} twice; remove one line")
     for name in files:
         if not name.endswith(FORMS):
-            raise ZooError(f"{path}: {name!r} ends in none of {', '.join(FORMS)}; convert it")
+            raise ZooError(f"{path}: {name!r} does not end in {' or '.join(FORMS)}; convert the file")
     known = _labels(table, path)
     recipe = _recipe(source, known, len(files))
     (treatment,) = recipe.treatments
@@ -75,7 +80,7 @@ def import_folder(source: str | Path, folder: str | Path, *, progress: Progress 
             row = layout.flatten(tensors)
             if "mask" in held and not torch.equal(row[~held["mask"]], held["constants"][~held["mask"]]):
                 raise ZooError(
-                    f"{file}: has fixed entries that are not the constants; save the weights as they are used"
+                    f"{file}: has fixed entries that are not the constants; save the weights as the network uses them"
                 )
             weights[k] = row.numpy()
         return {"weights": weights} | {name: values[run.start : run.stop] for name, values in known.items()}
@@ -84,17 +89,17 @@ def import_folder(source: str | Path, folder: str | Path, *, progress: Progress 
 
 
 def _labels(table: pd.DataFrame, path: Path) -> Arrays:
-    """Return metrics and hyperparameters by the names of our fields."""
+    """Return metrics and hyperparameters of the table, by the names of columns."""
     known: Arrays = {}
     for name in table.columns.drop("file"):
-        if name.endswith("_accuracy") and name in METRICS:
+        if name.endswith("_accuracy") and name in MEASURED:
             known[name] = numbers(table, name, path, 0.0, 1.0).astype(np.float32)
-        elif name in METRICS:
+        elif name in MEASURED:
             known[name] = numbers(table, name, path, missing=True).astype(np.float32)
         elif not COLUMN_NAME.fullmatch(name):
-            raise ZooError(f"{path}: a column is named {name!r}; use letters, digits and _")
-        elif name in OWN:
-            raise ZooError(f"{path}: a column is named {name!r}, which zoos have by themselves; rename it")
+            raise ZooError(f"{path}: {name!r} is not a valid name of a column; use letters, digits and _")
+        elif name in RESERVED:
+            raise ZooError(f"{path}: a column is named {name!r}, which every zoo has already; rename it")
         elif name == "epochs":
             known["epochs"] = whole_numbers(table, name, path, 1)
         elif name in HYPERPARAMETERS:
@@ -105,22 +110,23 @@ def _labels(table: pd.DataFrame, path: Path) -> Arrays:
 
 
 def _recipe(source: Path, known: Arrays, networks: int) -> Recipe:
+    """Return the recipe in the folder, with defaults for what it leaves out."""
     path = inside(source, RECIPE)
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    told = values.get("training", {})
-    values["training"] = bounds(known) | told if isinstance(told, dict) else told
+        raise RecipeError(f"{path}: not valid TOML: {error}; correct it") from None
+    training = values.get("training", {})
+    values["training"] = bounds(known) | training if isinstance(training, dict) else training
     values = {"treatments": {"standard": {"kind": "standard"}}, "imported": {"source": source.name}} | values
     recipe = Recipe.read(values | {"pairs": networks}, str(path))
     if len(recipe.treatments) != 1:
-        raise RecipeError(f"{path}: treatments: {len(recipe.treatments)} of them; a folder holds networks of one")
+        raise RecipeError(f"{path}: treatments: there are {len(recipe.treatments)}; a folder must have one")
     return recipe
 
 
 def _held(source: Path, recipe: Recipe, treatment: str) -> Held:
-    """Read what the treatment holds constant."""
+    """Read the constants of the treatment, if it has any."""
     wanted = recipe.treat(treatment).held
     if not wanted:
         return {}
@@ -128,5 +134,5 @@ def _held(source: Path, recipe: Recipe, treatment: str) -> Held:
     held: Held = read_saved(path, OVERHEAD + sum(8 * tensor.numel() for tensor in wanted.values()))
     if {n: (t.shape, t.dtype) for n, t in held.items()} != {n: (t.shape, t.dtype) for n, t in wanted.items()}:
         forms = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in wanted.items())
-        raise ZooError(f"{path}: does not hold what {treatment} wants, {forms}")
+        raise ZooError(f"{path}: does not have the constants of {treatment}, which are {forms}; save them again")
     return held

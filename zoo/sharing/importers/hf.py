@@ -1,6 +1,6 @@
-"""What `export_zoo` wrote, made a zoo again: bit for bit, a shard at a time."""
+"""Imports what `export_zoo` wrote: the zoo is equal to the exported one, bit for bit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError
 from zoo.files import check_empty, checksum_of, room_beside, write_whole
+from zoo.progress import Progress, ignore
 from zoo.sharing.configuration import arrow_type
 from zoo.sharing.croissant import CROISSANT, checksums
 from zoo.store.columns import SPLITS, Column
@@ -18,23 +19,21 @@ from zoo.store.manifest import MANIFEST, File, Manifest
 from zoo.store.shards import row_size, write_shard
 from zoo.store.zoo import Zoo
 
-BATCH = 16 << 20  # bytes that are read at once
-UNPACKED = 4  # times the size of a file, at most: exports are not compressed
+BATCH = 16 << 20  # bytes of weights that are read at once
+UNPACKED = 4  # greatest ratio of a file's unpacked size to its size; it is near 1 for exports, which are not compressed
 
 
-def import_zoo(
-    source: str | Path, folder: str | Path, *, progress: Callable[[int], object] = lambda networks: None
-) -> Zoo:
-    """Make a zoo again of what `export_zoo` wrote, bit for bit, a shard at a time.
+def import_zoo(source: str | Path, folder: str | Path, *, progress: Progress = ignore) -> Zoo:
+    """Make the zoo that `export_zoo` exported, bit for bit, with one shard in memory at a time.
 
     Arguments:
-        source: folder of the data set.
-        folder: of the zoo, new or empty.
-        progress: called with the number of networks just written.
+        source: Folder of the data set.
+        folder: New or empty folder for the zoo.
+        progress: Called with the number of networks that were just written.
 
     Raises:
-        ZooError: if a file is missing or not what `zoo.json` and `croissant.json` say, or the folder holds something;
-            nothing is left behind.
+        ZooError: If a file is missing or differs from what `zoo.json` and `croissant.json` list, or the folder is not
+            empty. Then nothing is left behind.
     """
     source, folder = Path(source), Path(folder)
     check_empty(folder)
@@ -51,7 +50,7 @@ def import_zoo(
 
 
 def _copy(source: Path, folder: Path, file: File) -> File:
-    """Copy what a treatment holds constant, having compared it with its checksum."""
+    """Check the checksum of a file of constants, and copy it."""
     path = source / file.path
     if not path.is_file() or path.stat().st_size != file.bytes or checksum_of(path) != file.sha256:
         raise ZooError(f"{path}: is not the file that {MANIFEST} lists; download it again")
@@ -60,17 +59,15 @@ def _copy(source: Path, folder: Path, file: File) -> File:
 
 
 def _check_checksums(source: Path) -> None:
-    """See to it that the Parquet files, those of `metadata` too, are the ones that were written."""
+    """Check that all Parquet files, including those of `metadata`, have the checksums that were recorded."""
     listed = checksums(source)
     for path in sorted(source.glob("*/*.parquet")):
         if listed.get(f"{path.parent.name}/{path.name}") != checksum_of(path):
             raise ZooError(f"{path}: is not the file that {CROISSANT} lists; download it again")
 
 
-def _import_treatment(
-    source: Path, folder: Path, manifest: Manifest, treatment: str, progress: Callable[[int], object]
-) -> list[File]:
-    """Write the shards of a treatment as they were."""
+def _import_treatment(source: Path, folder: Path, manifest: Manifest, treatment: str, progress: Progress) -> list[File]:
+    """Write the shards of a treatment, with the same pairs as in the exported zoo."""
     size, columns, files = row_size(manifest, treatment), manifest.columns_of(treatment), []
     _check_files(source / treatment, manifest.pairs, columns, size)
     shards = [(range(*shard.pairs), shard.mode) for shard in manifest.of(treatment) if shard.pairs and shard.mode]
@@ -82,7 +79,7 @@ def _import_treatment(
 
 
 def _check_files(folder: Path, pairs: int, columns: Mapping[str, Column], size: int) -> None:
-    """See to it, before any is read, that a treatment's files hold what they should and unpack to no more than it."""
+    """Check the files of a treatment before they are read: their columns, their unpacked size, and their networks."""
     networks = 0
     for path in _files(folder):
         try:
@@ -92,10 +89,10 @@ def _check_files(folder: Path, pairs: int, columns: Mapping[str, Column], size: 
         for name, column in columns.items():
             wanted = arrow_type(column, size)
             if name != "split" and (name not in schema.names or schema.field(name).type != wanted):
-                raise ZooError(f"{path}: {name} is no column of {wanted}; download it again")
+                raise ZooError(f"{path}: {name} is not a column of type {wanted}; download it again")
         unpacked = sum(file.row_group(group).total_byte_size for group in range(file.num_row_groups))
         if unpacked > UNPACKED * path.stat().st_size:
-            raise ZooError(f"{path}: unpacks to {unpacked / 1e9:.1f} GB, which no export does; download it again")
+            raise ZooError(f"{path}: unpacks to {unpacked / 1e9:.1f} GB, which is not an export; download it again")
         networks += file.num_rows
     if networks != pairs:
         raise ZooError(f"{folder}: has {networks:,} networks instead of {pairs:,}; download it again")
@@ -106,16 +103,16 @@ def _files(folder: Path) -> list[Path]:
 
 
 class _Stream:
-    """The networks of a file, a batch at a time, in the order of their pairs."""
+    """The networks of a file in the order of their pairs, which are read in batches."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)  # or else all of it is read at once
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)  # by default all of it would be read at once
         self.batches = map(pa.Table.from_batches, ([batch] for batch in file.iter_batches(rows)))
         self.left: pa.Table | None = None
 
     def until(self, pair: int) -> list[pa.Table]:
-        """Return those that come next, before a pair."""
+        """Return the next networks, up to those of a pair, which is not included."""
         tables = []
         try:
             while (table := self.left or next(self.batches, None)) is not None:
@@ -130,12 +127,13 @@ class _Stream:
 
 
 def _in_runs(folder: Path, runs: Sequence[range], size: int) -> Iterator[dict[str, NDArray[Any]]]:
-    """Return the arrays of runs of pairs; the networks of each stand in the files of their splits."""
+    """Yield the arrays of each range of pairs, whose networks are spread over the files of the splits."""
     streams = [_Stream(path, max(1, BATCH // (8 * size))) for path in _files(folder)]
     for run in runs:
         table = pa.concat_tables([part for stream in streams for part in stream.until(run.stop)]).sort_by("pair")
         if table["pair"].to_pylist() != list(run):
-            raise ZooError(f"{folder}: has not each of the pairs {run.start} to {run.stop - 1} once; download it again")
+            fact = f"does not have each of the pairs {run.start} to {run.stop - 1} once"
+            raise ZooError(f"{folder}: {fact}; download it again")
         yield {name: _numpy(table[name].combine_chunks()) for name in table.column_names}
 
 

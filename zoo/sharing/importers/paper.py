@@ -1,9 +1,10 @@
-"""The zoo that was published with the paper: ResNet8 on CIFAR-10 of four kinds, 10,000 of each.
+"""Imports the networks that were published with the paper: 10,000 ResNet8 on CIFAR-10 of each of four kinds.
+
+A file `17.pt` contains `(state_dict, test accuracy in percent)` of the network with the hyperparameters in row 17 of
+`hparams.csv`. The constants of a network are buffers in its `state_dict`.
 
 Source: Lim, Putterman, Walters, Maron, Jegelka, *The Empirical Impact of Neural Parameter Symmetries, or Lack
-Thereof*, 2024, section 5.3, https://arxiv.org/abs/2405.20231. A file `17.pt` holds `(state_dict, test accuracy in
-percent)` of the network with the hyperparameters in row 17 of `hparams.csv`, and as buffers what networks of its kind
-hold constant.
+Thereof*, 2024, section 5.3, https://arxiv.org/abs/2405.20231.
 """
 
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import Recipe
 from zoo.sharing.importers.files import (
     OVERHEAD,
@@ -28,13 +30,13 @@ from zoo.sharing.importers.files import (
     read_table,
     whole_numbers,
 )
-from zoo.sharing.importers.writing import Arrays, Progress, bounds, write_zoo
+from zoo.sharing.importers.writing import Arrays, bounds, write_zoo
 from zoo.store.held import pack_held
 from zoo.store.zoo import Zoo
 from zoo.treatments import Treated
 from zoo.treatments.base import Held
 
-BASE = "cifar10-resnet8"  # our recipe of such a zoo
+BASE = "cifar10-resnet8"  # the built-in recipe of such networks
 KINDS = ("standard", "narrow", "w_asymmetric", "sigma_asymmetric")
 TABLE = "hparams.csv"
 IMPORTED = {
@@ -46,14 +48,14 @@ IMPORTED = {
 
 @dataclass(frozen=True)
 class Published:
-    """The networks of one kind.
+    """The published networks of one kind.
 
     Arguments:
-        source: the folder out of which files may not lead.
-        place: where in it they lie, `resnet8/` or nothing.
-        kind: one of `KINDS`, told by the first network.
-        treated: the architecture of that kind.
-        mask_constant: factor on `normal_mask`.
+        source: Folder that is imported; all files must be inside it.
+        place: Subfolder of the networks, such as `resnet8/`; empty if they are in `source` itself.
+        kind: Kind of the networks, one of `KINDS`, recognised from the first network.
+        treated: Architecture under the treatment of this kind.
+        mask_constant: Factor on `normal_mask`.
     """
 
     source: Path
@@ -64,7 +66,7 @@ class Published:
 
     @property
     def shapes(self) -> Shapes:
-        """The shapes of all tensors of a file."""
+        """Shapes of all tensors of a file, by name."""
         shapes = {parameter.name: parameter.shape for parameter in self.treated.layout.parameters}
         if self.kind == "w_asymmetric":
             for weight in self.treated.layout.weights:
@@ -75,56 +77,66 @@ class Published:
         return shapes
 
     def network(self, i: int) -> tuple[Tensor, Held, float]:
-        """Read a network: its row `(P,)` as used, what it holds constant, and its test accuracy, a fraction."""
+        """Read network `i`: its row `(P,)` as the network uses it, its constants, and its test accuracy, a fraction."""
         path = inside(self.source, f"{self.place}{i}.pt")
         state, accuracy = read_network(path, self.treated)
         tensors = check_tensors(path, state, self.shapes)
         row = self.treated.layout.flatten(tensors)
         if self.kind == "w_asymmetric":
             held = self._fixed(path, tensors)
-            return row.where(held["mask"], held["constants"]), held, accuracy  # what is stored there may be stale
+            # The stored values of fixed entries are not used by the network and may be old.
+            return row.where(held["mask"], held["constants"]), held, accuracy
         if self.kind == "sigma_asymmetric":
             return row, {name: tensors[_f_mat(name)][:, :, 0, 0].contiguous() for name in self.treated.held}, accuracy
         return row, {}, accuracy
 
     def _fixed(self, path: Path, tensors: dict[str, Tensor]) -> Held:
+        """Return mask and constants of a W-Asymmetric network."""
         layout = self.treated.layout
         mask, constants = torch.ones(layout.size, dtype=torch.bool), torch.zeros(layout.size)
         for weight in layout.weights:
             layer, where = weight.name.removesuffix(".weight"), layout.slices[weight.name]
             trains, normal = tensors[f"{layer}.mask"].flatten(), tensors[f"{layer}.normal_mask"].flatten()
             if not ((trains == 0) | (trains == 1)).all() or not normal.isfinite().all():
-                raise ZooError(f"{path}: {layer} has a mask not of 0 and 1, or constants not finite; fetch it again")
+                fact = f"the mask of {layer} is not of 0 and 1, or its constants are not finite"
+                raise ZooError(f"{path}: {fact}; download it again")
             mask[where] = trains.bool()
             constants[where] = (1 - trains) * self.mask_constant * normal
         return {"mask": mask, "constants": constants}
 
     def holds_for_each(self, networks: int) -> bool:
-        """Whether networks hold constants of their own; told by the first two."""
+        """Return whether each network has its own constants, judged by the first two networks."""
         if networks < 2 or not (held := self.network(0)[1]):
             return False
         other = self.network(1)[1]
         return not all(torch.equal(other[name], tensor) for name, tensor in held.items())
 
     def networks(self, run: range, held: Held | None) -> Arrays:
-        """Read networks, which hold constant what the first one does, `held`, or what is their own where it is None."""
+        """Read networks of consecutive numbers.
+
+        Arguments:
+            run: Numbers of the networks.
+            held: Constants that all networks share; None if each network has its own.
+
+        Returns:
+            Columns of a shard, by name.
+        """
         weights = np.empty((len(run), self.treated.layout.size), np.float32)
-        accuracy, each = np.empty(len(run), np.float32), []
+        accuracy, constants = np.empty(len(run), np.float32), []
         for k, i in enumerate(run):
             row, own, accuracy[k] = self.network(i)
-            each.append(own)
+            constants.append(own)
             for name, tensor in (held or {}).items():
                 if not torch.equal(own[name], tensor):
-                    raise ZooError(
-                        f"{self.source / self.place}: {i}.pt holds another {name} constant than 0.pt, though 1.pt "
-                        "holds the same; leave the folder out"
-                    )
+                    fact = f"the {name} of {i}.pt differ from those of 0.pt, which 1.pt shares"
+                    raise ZooError(f"{self.source / self.place}: {fact}; leave the folder out")
             weights[k] = row.numpy()
         if accuracy.max() <= 0.01:
-            raise ZooError(f"{self.source / self.place}: accuracies are fractions; the published ones are in percent")
+            fact = "accuracies are fractions, but the published ones are in percent"
+            raise ZooError(f"{self.source / self.place}: {fact}; download the folder again")
         columns = {"weights": weights, "test_accuracy": accuracy}
         if held is None:
-            columns |= pack_held({name: torch.stack([own[name] for own in each]) for name in each[0]})
+            columns |= pack_held({name: torch.stack([own[name] for own in constants]) for name in constants[0]})
         return columns
 
 
@@ -133,23 +145,24 @@ def import_paper(
     folder: str | Path,
     *,
     mask_constant: float = 2.0,
-    progress: Progress = lambda networks: None,
+    progress: Progress = ignore,
 ) -> Zoo:
-    """Make a zoo of the published networks; those of the same number are a pair.
+    """Make a zoo of the published networks; networks with the same number are a pair.
 
-    The kind of a folder's networks is told by the buffers and the width of the first one, not by the folder's name.
-    Masks or matrices that differ between the first two networks are kept for each network.
-    A network with a weight that is not finite is kept and flagged as diverged.
+    The kind of the networks in a folder is recognised from the buffers and the width of the first network, not from the
+    folder's name. If masks or matrices of the first two networks differ, they are stored for each network. A network
+    with a weight that is not finite is kept and flagged as diverged.
 
     Arguments:
-        source: one of the published folders, or a folder of some; `hparams.csv` stands in each or beside them.
-        folder: of the zoo, new or empty.
-        mask_constant: the fixed entries of W-Asymmetric networks are `mask_constant * normal_mask`.
-        progress: called with the number of networks just written.
+        source: One of the published folders, or a folder that contains several. `hparams.csv` is in each of them or
+            beside them.
+        folder: New or empty folder for the zoo.
+        mask_constant: Factor that gives the fixed entries of W-Asymmetric networks, `mask_constant * normal_mask`.
+        progress: Called with the number of networks that were just written.
 
     Raises:
-        ZooError: if a file is missing or not what it should be, the tables differ, or the networks of a folder do
-            not hold the same constant.
+        ZooError: If a file is missing or not valid, the tables differ, or the networks of a folder share their
+            constants only in part.
     """
     source = Path(source)
     found = _recognise(source, Recipe.load(BASE), mask_constant)
@@ -159,7 +172,7 @@ def import_paper(
     shared = {kind: held for kind, held in first.items() if kind not in own}
 
     def read(kind: str, run: range) -> Arrays:
-        known = {name: each[run.start : run.stop] for name, each in hyperparameters.items()}
+        known = {name: values[run.start : run.stop] for name, values in hyperparameters.items()}
         return found[kind].networks(run, shared.get(kind)) | known
 
     treatments = {
@@ -171,7 +184,7 @@ def import_paper(
 
 
 def _treatment(published: Published, held: Held) -> dict[str, Any]:
-    """Return the treatment of networks that hold this constant."""
+    """Return the treatment, as in a recipe, of networks with given constants."""
     if "mask" in held:
         return describe_mask(published, held["mask"])
     base: dict[str, Any] = Recipe.load(BASE).to_json()["treatments"][published.kind]
@@ -179,11 +192,11 @@ def _treatment(published: Published, held: Held) -> dict[str, Any]:
 
 
 def _recipe(treatments: dict[str, dict[str, Any]], hyperparameters: Arrays, source: Path) -> Recipe:
-    """Return what is known of the networks as a whole."""
+    """Return a recipe that describes the published networks."""
     values = Recipe.load(BASE).to_json()
     changed = {
         "name": "lim2024-resnet8",
-        "description": "ResNet8 of varied hyperparameters on CIFAR-10, published with Lim et al. (2024).",
+        "description": "ResNet8 with varied hyperparameters on CIFAR-10, published with Lim et al. (2024).",
         "pairs": len(hyperparameters["epochs"]),
         "training": values["training"] | bounds(hyperparameters),
         "treatments": treatments,
@@ -193,15 +206,15 @@ def _recipe(treatments: dict[str, dict[str, Any]], hyperparameters: Arrays, sour
 
 
 def _recognise(source: Path, base: Recipe, mask_constant: float) -> dict[str, Published]:
-    """Tell which kinds of networks lie in a folder, or in folders in it."""
+    """Return the networks in a folder, or in its subfolders, by kind."""
     try:
         places = [f"{path.name}/" for path in sorted(source.iterdir()) if (path / "0.pt").is_file()]
     except OSError as error:
-        raise ZooError(f"{source}: cannot be read ({error.strerror}); give the published zoo's folder") from None
+        raise ZooError(f"{source}: cannot be read ({error.strerror}); give the folder of published networks") from None
     if (source / "0.pt").is_file():
         places = [""]
     if not places:
-        raise ZooError(f"{source}: holds no 0.pt, nor does a folder in it; unpack the published zoo there")
+        raise ZooError(f"{source}: has no 0.pt, nor have its subfolders; unpack the published networks there")
     treated = {kind: base.treat(kind) for kind in KINDS}
     narrow = treated["narrow"].layout["conv1.weight"].shape
     found: dict[str, Published] = {}
@@ -211,29 +224,37 @@ def _recognise(source: Path, base: Recipe, mask_constant: float) -> dict[str, Pu
         kind = "narrow" if isinstance(first, Tensor) and first.shape == narrow else "standard"
         kind = "w_asymmetric" if "mask" in names else "sigma_asymmetric" if "F_mat" in names else kind
         if kind in found:
-            raise ZooError(f"{source}: {found[kind].place} and {place} both hold {kind} networks; leave one out")
+            raise ZooError(f"{source}: {found[kind].place} and {place} both have {kind} networks; leave one out")
         found[kind] = Published(source, place, kind, treated[kind], mask_constant)
     return found
 
 
 def read_network(path: Path, treated: Treated) -> tuple[dict[Any, Any], float]:
-    """Read a published file: a dictionary, and the accuracy as a fraction."""
-    most = OVERHEAD + 12 * treated.layout.size  # a mask and a constant for each weight
+    """Read a published file: its `state_dict`, and the test accuracy as a fraction."""
+    most = OVERHEAD + 12 * treated.layout.size  # a weight, a mask and a constant for each entry, in float32
     match read_saved(path, most):
         case (dict() as state, float() | int() as percent) if 0 <= percent <= 100:
             return state, percent / 100
         case (dict(), float() | int() as percent):
-            raise ZooError(f"{path}: its accuracy is {percent}, which is no percentage; fetch it again")
-    raise ZooError(f"{path}: holds no (state_dict, accuracy); is it a file of the published zoo?")
+            raise ZooError(f"{path}: the accuracy is {percent}, which is not a percentage; download it again")
+    raise ZooError(f"{path}: is not (state_dict, accuracy); check that it is a published file")
 
 
 def _f_mat(name: str) -> str:
-    """Return what the published networks call the matrix that we call `F/layer1.0.nonlin1`."""
+    """Return the published name of a matrix that is called, for example, `F/layer1.0.nonlin1` here."""
     return f"{name.removeprefix('F/')}.F_mat"
 
 
 def describe_mask(published: Published, mask: Tensor) -> dict[str, Any]:
-    """Return the treatment that draws such masks; `mask` `(P,)` is true where entries train."""
+    """Return a treatment, as in a recipe, that draws masks of the same form.
+
+    Arguments:
+        published: Networks with this mask.
+        mask: Mask `(P,)`, true where entries train.
+
+    Raises:
+        ZooError: If rows of one weight have different numbers of fixed entries.
+    """
     n_fix, kinds, wholly_fixed = [], [], []
     for weight in published.treated.layout.weights:
         fixed = ~mask[published.treated.layout.slices[weight.name]].view(*weight.shape[:2], -1)
@@ -242,7 +263,7 @@ def describe_mask(published: Published, mask: Tensor) -> dict[str, Any]:
         if (counts != counts[0]).any():
             raise ZooError(
                 f"{published.source / published.place}: rows of {weight.name} have {counts.min()} to {counts.max()} "
-                "fixed entries, in the published zoo all the same number; leave the folder out"
+                "fixed entries, but published networks have the same number in each row; leave the folder out"
             )
         n_fix.append(int(counts[0]))
         kinds.append("filter_random_subsets" if filters else "random_subsets")
@@ -252,11 +273,11 @@ def describe_mask(published: Published, mask: Tensor) -> dict[str, Any]:
 
 
 def _hyperparameters(folders: Iterable[Published]) -> dict[str, NDArray[Any]]:
-    """Read the tables of the folders, which must agree."""
+    """Return the hyperparameters of the networks, after a check that the tables of all folders agree."""
     agreed: dict[str, NDArray[Any]] = {}
-    for each in folders:
-        own = f"{each.place}{TABLE}"
-        path = inside(each.source, own if (each.source / own).is_file() else TABLE)
+    for published in folders:
+        within = f"{published.place}{TABLE}"
+        path = inside(published.source, within if (published.source / within).is_file() else TABLE)
         table = read_table(path, ("lr", "weight_decay", "label_smoothing", "epochs"))
         values = {
             "learning_rate": numbers(table, "lr", path, 0.0),
@@ -266,7 +287,8 @@ def _hyperparameters(folders: Iterable[Published]) -> dict[str, NDArray[Any]]:
         }
         agreed = agreed or values
         if not all(np.array_equal(values[name], agreed[name]) for name in values):
-            raise ZooError(f"{path}: is not the table of the other folders, so there are no pairs; import them apart")
-        if (each.source / f"{each.place}{len(table)}.pt").exists():
-            raise ZooError(f"{path}: has {len(table):,} rows, but there is a {len(table)}.pt; fetch the table again")
+            fact = "differs from the table of another folder, so there are no pairs"
+            raise ZooError(f"{path}: {fact}; import the folders separately")
+        if (published.source / f"{published.place}{len(table)}.pt").exists():
+            raise ZooError(f"{path}: has {len(table):,} rows, but there is a {len(table)}.pt; download the table again")
     return agreed

@@ -1,9 +1,11 @@
-"""The Small CNN Zoo: networks of three convolutions on grey images, trained with varied hyperparameters.
+"""Imports the Small CNN Zoo: networks of three convolutions on grey images, trained with varied hyperparameters.
+
+A row of `weights.npy` is a checkpoint of a training run. `metrics.csv` has a row for each checkpoint, and `layout.csv`
+says what the columns of `weights.npy` mean. The convolutions have no padding. The kernels are those of TensorFlow, with
+the shape `(height, width, inputs, outputs)`.
 
 Source: Unterthiner, Keysers, Gelly, Bousquet, Tolstikhin, *Predicting Neural Network Accuracy from Weights*, 2020,
-https://arxiv.org/abs/2002.11448. A row of `weights.npy` is a checkpoint of a run; `metrics.csv` tells of each,
-`layout.csv` what the columns mean. Its convolutions have no padding, as ours; TensorFlow's kernels are `(height, width,
-inputs, outputs)`.
+https://arxiv.org/abs/2002.11448.
 """
 
 from dataclasses import dataclass
@@ -17,21 +19,29 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError, nearest
 from zoo.networks.parameters import ParameterLayout
+from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import Recipe
 from zoo.sharing.importers.files import inside, numbers, read_shape, read_table, whole_numbers
-from zoo.sharing.importers.writing import Arrays, Progress, bounds, write_zoo
+from zoo.sharing.importers.writing import Arrays, bounds, write_zoo
 from zoo.store.zoo import Zoo
 
+# Names of data sets there and here.
 DATA = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "cifar10": "cifar10", "svhn_cropped": "svhn"}
 COLOURED = ("cifar10", "svhn")
-NUMBERS = ("dropout", "init_std", "train_fraction")
-TEXTS = ("optimizer", "w_init", "b_init")
+NUMBERS = ("dropout", "init_std", "train_fraction")  # optional hyperparameters that are numbers
+TEXTS = ("optimizer", "w_init", "b_init")  # optional hyperparameters that are text
 COLUMNS = ("modeldir", "step", "test_accuracy", "train_accuracy", "config.activation", "config.dataset")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A tensor of a network: its name, its shape, and the columns of a row that hold it."""
+    """A tensor of a network.
+
+    Arguments:
+        name: Name in `layout.csv`.
+        shape: Shape.
+        columns: Columns of `weights.npy` that store the tensor.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -43,21 +53,22 @@ def import_unterthiner(
     folder: str | Path,
     *,
     activation: str | None = None,
-    progress: Progress = lambda networks: None,
+    progress: Progress = ignore,
 ) -> Zoo:
-    """Make a zoo of the last checkpoint of every run, of one activation.
+    """Make a zoo of the last checkpoint of every run with one activation.
 
-    Losses are left out, since theirs include the penalty on the weights; that penalty `l2reg * sum(w^2)` is the weight
-    decay `2 * l2reg` of ours.
+    The penalty `l2reg * sum(w^2)` on the weights becomes the weight decay `2 * l2reg`. Losses are left out, because
+    they include this penalty.
 
     Arguments:
-        source: folder with `weights.npy`, `metrics.csv` (or `metrics.csv.gz`) and `layout.csv`.
-        folder: of the zoo, new or empty.
-        activation: `relu` or `tanh`; may be left out if all networks have the same.
-        progress: called with the number of networks just written.
+        source: Folder with `weights.npy`, `metrics.csv` (or `metrics.csv.gz`) and `layout.csv`.
+        folder: New or empty folder for the zoo.
+        activation: Activation of the networks to import, `relu` or `tanh`. It can be left out if all networks have the
+            same activation.
+        progress: Called with the number of networks that were just written.
 
     Raises:
-        ZooError: if a file is missing or not what it should be, or there are no networks of that activation.
+        ZooError: If a file is missing or not valid, or there are no networks with the activation.
     """
     source = Path(source)
     weights = _open_weights(inside(source, "weights.npy"))
@@ -72,8 +83,8 @@ def import_unterthiner(
 
     def read(treatment: str, run: range) -> Arrays:
         part = slice(run.start, run.stop)
-        own = np.asarray(weights[rows[part]][:, columns], np.float32)
-        return {"weights": own} | {name: values[part] for name, values in known.items()}
+        reordered = np.asarray(weights[rows[part]][:, columns], np.float32)
+        return {"weights": reordered} | {name: values[part] for name, values in known.items()}
 
     return write_zoo(Path(folder), recipe, known, {}, read, progress)
 
@@ -81,15 +92,24 @@ def import_unterthiner(
 def _open_weights(path: Path) -> NDArray[np.floating[Any]]:
     try:
         weights = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # whatever a forged header leads to
-        raise ZooError(f"{path}: is no array of numbers as large as it says ({type(error).__name__})") from None
+    except Exception as error:  # a forged header can raise anything
+        fact = f"is not an array of numbers of the size in its header ({type(error).__name__})"
+        raise ZooError(f"{path}: {fact}; download it again") from None
     if not isinstance(weights, np.memmap) or weights.ndim != 2 or weights.dtype.kind != "f":
-        raise ZooError(f"{path}: is no two-dimensional array of floating-point numbers; fetch it again")
+        raise ZooError(f"{path}: is not a two-dimensional array of floating-point numbers; download it again")
     return weights
 
 
 def read_layout(path: Path, size: int) -> list[Variable]:
-    """Read which columns hold which tensor; together they must be all `size` columns, each once."""
+    """Read which columns store which tensor, from `layout.csv`.
+
+    Arguments:
+        path: Path of the file.
+        size: Number of columns of `weights.npy`; each must belong to exactly one tensor.
+
+    Raises:
+        ZooError: If the file is not valid, or does not fit `weights.npy`.
+    """
     table = read_table(path, ("varname", "start_idx", "end_idx", "shape"))
     starts, ends = (whole_numbers(table, name, path).tolist() for name in ("start_idx", "end_idx"))
     variables, at = [], 0
@@ -97,14 +117,16 @@ def read_layout(path: Path, size: int) -> list[Variable]:
         name, shape = str(table["varname"].iloc[row]), read_shape(str(table["shape"].iloc[row]))
         columns = range(starts[row], ends[row])
         if columns.start != at:
-            how = "overlaps the one before" if columns.start < at else "leaves a gap"
-            raise ZooError(f"{path}: {name} begins at column {columns.start} and {how}, which ends at {at}")
+            how = "overlaps the tensor before it" if columns.start < at else "leaves a gap after the tensor before it"
+            fact = f"{name} begins at column {columns.start} and {how}, which ends at {at}"
+            raise ZooError(f"{path}: {fact}; download it again")
         if shape is None or prod(shape) != len(columns):
-            raise ZooError(f"{path}: {name} has {len(columns)} columns and the shape {table['shape'].iloc[row]!r}")
+            fact = f"{name} has {len(columns)} columns and the shape {table['shape'].iloc[row]!r}"
+            raise ZooError(f"{path}: {fact}; download it again")
         variables.append(Variable(name, shape, columns))
         at = columns.stop
     if at != size:
-        raise ZooError(f"{path}: tells of {at:,} columns, weights.npy has {size:,}; fetch both again")
+        raise ZooError(f"{path}: describes {at:,} columns, but weights.npy has {size:,}; download both again")
     return variables
 
 
@@ -114,18 +136,19 @@ def _layers(variables: list[Variable]) -> list[tuple[Variable, Variable]]:
     for variable in variables:
         layer, _, name = variable.name.rpartition("/")
         layers.setdefault(layer, {})[name.partition(":")[0]] = variable
-    whole = [each for each in layers.values() if each.keys() == {"kernel", "bias"}]
-    ranks = [len(each["kernel"].shape) for each in whole]
-    if len(whole) < len(layers) or 2 * len(whole) < len(variables) or ranks != [4] * (len(whole) - 1) + [2]:
+    complete = [layer for layer in layers.values() if layer.keys() == {"kernel", "bias"}]
+    ranks = [len(layer["kernel"].shape) for layer in complete]
+    if len(complete) < len(layers) or 2 * len(complete) < len(variables) or ranks != [4] * (len(complete) - 1) + [2]:
+        names = ", ".join(variable.name for variable in variables[:10])
         raise ZooError(
-            f"layout.csv: the tensors are not kernels and biases of convolutions and one dense layer: "
-            f"{', '.join(variable.name for variable in variables[:10])}"
+            f"layout.csv: the tensors are not kernels and biases of convolutions and one dense layer ({names}); "
+            "download it again"
         )
-    return [(each["kernel"], each["bias"]) for each in whole]
+    return [(layer["kernel"], layer["bias"]) for layer in complete]
 
 
 def columns_of(variables: list[Variable], layout: ParameterLayout) -> NDArray[np.int64]:
-    """Return from which of their columns each of ours comes, `(P,)`."""
+    """Return the column of `weights.npy` that each entry of a row comes from, `(P,)`."""
     layers = _layers(variables)
     names = [*(f"convs.{i}.conv" for i in range(len(layers) - 1)), "output"]
     theirs: dict[str, NDArray[np.int64]] = {}
@@ -137,28 +160,28 @@ def columns_of(variables: list[Variable], layout: ParameterLayout) -> NDArray[np
         if theirs[parameter.name].shape != parameter.shape:
             found = theirs[parameter.name].shape
             raise ZooError(
-                f"layout.csv: {parameter.name} would have shape {found}, not {parameter.shape}; fetch it again"
+                f"layout.csv: {parameter.name} would have shape {found}, not {parameter.shape}; download it again"
             )
     return np.concatenate([theirs[parameter.name].ravel() for parameter in layout.parameters])
 
 
 def _last_of_activation(table: pd.DataFrame, path: Path, activation: str | None) -> NDArray[np.int64]:
-    """Return the rows of the last step of every run of one activation."""
+    """Return the rows of the last checkpoint of every run with one activation."""
     steps = pd.Series(whole_numbers(table, "step", path))
     runs = table["modeldir"].fillna("").str.replace(r"/permanent_ckpt-\d+$", "", regex=True)
     last = np.sort(steps.groupby(runs.to_numpy(), sort=False).idxmax().to_numpy())
     activations = table["config.activation"].fillna("").to_numpy(str)[last]
     known = sorted(set(activations.tolist()))
     if activation is None and len(known) > 1:
-        raise ZooError(f"{path}: has networks of {', '.join(known)}; choose one with --activation")
+        raise ZooError(f"{path}: has networks with {', '.join(known)}; choose one with --activation")
     chosen = known[0] if activation is None else activation
     if chosen not in known:
-        raise ZooError(f"{path}: has no networks of {chosen!r}{nearest(chosen, known)}; it has {', '.join(known)}")
+        raise ZooError(f"{path}: has no networks with {chosen!r}{nearest(chosen, known)}; use {' or '.join(known)}")
     return last[activations == chosen]
 
 
 def _labels(table: pd.DataFrame, path: Path) -> Arrays:
-    """Return what is known of each network, by the names of our fields."""
+    """Return metrics and hyperparameters of the networks, by the names of columns."""
     known: Arrays = {
         "learning_rate": numbers(table, "config.learning_rate", path, 0.0),
         "epochs": whole_numbers(table, "config.epochs", path, 1),
@@ -179,7 +202,8 @@ def _labels(table: pd.DataFrame, path: Path) -> Arrays:
 def _recipe(table: pd.DataFrame, known: Arrays, variables: list[Variable], path: Path) -> Recipe:
     datasets = table["config.dataset"].fillna("").unique().tolist()
     if len(datasets) != 1 or datasets[0] not in DATA:
-        raise ZooError(f"{path}: config.dataset is {', '.join(map(str, datasets))}; one of {', '.join(DATA)} is known")
+        fact = f"config.dataset is {', '.join(map(str, datasets))}"
+        raise ZooError(f"{path}: {fact}; it must be one of {', '.join(DATA)} in all rows")
     data, activation = DATA[datasets[0]], table["config.activation"].iloc[0]
     kernels = [kernel.shape for kernel, _ in _layers(variables)]
     channels = [kernels[0][2], *(shape[3] for shape in kernels[:-1])]

@@ -1,4 +1,4 @@
-"""What importers have in common: networks, read a shard at a time, become a zoo that appears only when it is whole."""
+"""Writes a zoo from imported networks, shard by shard; the zoo appears only when it is complete."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.files import check_empty, room_beside
+from zoo.progress import Progress
 from zoo.recipes.recipe import HYPERPARAMETERS, Recipe
 from zoo.store.columns import KNOWN, Column
 from zoo.store.manifest import Mode
@@ -17,9 +18,9 @@ from zoo.training.planning import ALWAYS, begin, hyperparameter, plan
 from zoo.treatments.base import Held
 
 Arrays = dict[str, NDArray[Any]]
-Progress = Callable[[int], object]
 UNKNOWN = Mode(device="unknown", processor="unknown", torch="unknown", data="unknown")
-OWN = {name for name, column in KNOWN.items() if column.kind not in ("hyperparameter", "metric")} | {"treatment"}
+# Names that columns of imported networks cannot have, because zoos use them for something else.
+RESERVED = {name for name, column in KNOWN.items() if column.kind not in ("hyperparameter", "metric")} | {"treatment"}
 
 
 def write_zoo(
@@ -32,18 +33,20 @@ def write_zoo(
 ) -> Zoo:
     """Write a zoo of networks that others trained.
 
+    A network with a weight that is not finite is kept and flagged as diverged.
+
     Arguments:
-        folder: new or empty.
-        recipe: what is known of the networks as a whole.
-        known: what is known of each, by the name of the column, with one value or more of each.
-        held: what treatments hold constant.
-        read: returns, for a treatment and a run of pairs, `weights` `(pairs, P)` as the networks use them and the other
-            columns, each array's first dimension the pairs. A network with a weight that is not finite is
-            kept and flagged as diverged.
-        progress: called with the number of networks just written.
+        folder: New or empty folder for the zoo.
+        recipe: Recipe that describes the networks.
+        known: Values of further columns, by name. Only their types matter, so some of the values are enough.
+        held: Constants of each treatment.
+        read: Function that returns, for a treatment and a range of pairs, the `weights` `(pairs, P)` as the networks
+            use them and the further columns, each `(pairs, ...)`.
+        progress: Called with the number of networks that were just written.
 
     Raises:
-        ZooError: if the folder holds something or cannot be written; nothing is left behind, nor is it if `read` fails.
+        ZooError: If the folder is not empty or cannot be written. Then nothing is left behind, and neither if `read`
+            fails.
     """
     check_empty(folder)
     columns = [KNOWN[name] for name in ("weights", *ALWAYS)]
@@ -61,23 +64,23 @@ def write_zoo(
 
 
 def _describe(recipe: Recipe, name: str, values: NDArray[Any]) -> Column:
-    """Describe a column by its name, if zoos have it, else by its values."""
+    """Return the description of a column: the usual one if zoos have such a column, else one from its values."""
     if name in HYPERPARAMETERS:
         return hyperparameter(recipe, name)
     if name in KNOWN:
         return KNOWN[name]
-    words = values.dtype.kind == "U"
+    is_text = values.dtype.kind == "U"
     source = recipe.imported.source if recipe.imported else recipe.name
     return Column(
         name=name,
-        kind="setting" if words else "hyperparameter",
-        dtype="string" if words else str(values.dtype),
-        meaning=f"`{name}`, as {source} gives it.",
+        kind="setting" if is_text else "hyperparameter",
+        dtype="string" if is_text else str(values.dtype),
+        meaning=f"`{name}`, as in {source}.",
     )
 
 
 def _complete(recipe: Recipe, pairs: range, known: Arrays) -> Arrays:
-    """Add what every shard has."""
+    """Add the columns that every shard has."""
     return known | {
         "pair": np.array(pairs, np.int64),
         "split": np.array([recipe.split_of(pair) for pair in pairs]),
@@ -86,7 +89,7 @@ def _complete(recipe: Recipe, pairs: range, known: Arrays) -> Arrays:
 
 
 def bounds(known: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return what a recipe's `training` can tell of networks: the least and greatest value of each hyperparameter."""
+    """Return the lowest and highest value of each hyperparameter, as distributions for a recipe's `training`."""
     return {
         name: {"integers" if name == "epochs" else "uniform": [known[name].min().item(), known[name].max().item()]}
         for name in HYPERPARAMETERS

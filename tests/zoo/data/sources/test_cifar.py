@@ -12,16 +12,16 @@ def test_cifar_binary_files_load_to_the_images_written(tmp_path, colour, subfold
     assert data.shape == (3, 32, 32)
 
 
-def test_cifar_binary_files_do_not_serve_mnist(tmp_path, colour):
+def test_cifar_binary_files_are_not_read_as_mnist(tmp_path, colour):
     write_cifar(tmp_path, colour)
-    assert "holds no mnist" in message("mnist", data_dir=tmp_path)
+    assert "mnist is not there" in message("mnist", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_cifar_file_of_broken_records_is_named(tmp_path, colour, part):
+def test_the_error_names_a_cifar_file_with_an_incomplete_record(tmp_path, colour, part):
     write_cifar(tmp_path, colour)
     path = tmp_path / CIFAR_FILES[part][-1]
     path.write_bytes(path.read_bytes()[:-1])
     text = message("cifar10", data_dir=tmp_path)
     assert text.startswith(f"{path}: ")
-    assert "bytes are no multiple of 3073; fetch it again" in text
+    assert "bytes are not a multiple of 3073; download it again" in text

@@ -6,7 +6,7 @@ from zoo.data import load_data
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_data_set_of_the_hub_loads(monkeypatch, grey, colour, name):
+def test_a_data_set_on_the_hub_loads(monkeypatch, grey, colour, name):
     repository, asked = PUBLISHED[name].repository, []
     splits = colour if name in ("cifar10", "svhn") else grey
 
@@ -48,13 +48,13 @@ def test_data_set_of_the_hub_loads(monkeypatch, grey, colour, name):
         ("mnist1d", "put a folder saved by `datasets`' save_to_disk"),
     ],
 )
-def test_hub_out_of_reach_says_which_files_to_put_where(monkeypatch, error, name, files):
+def test_without_the_hub_the_error_says_which_files_to_put_where(monkeypatch, error, name, files):
     def load_dataset(*arguments):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     text = message(name)
-    assert text.startswith(f"{name}: {PUBLISHED[name].repository.address} cannot be had from the Hugging Face Hub")
+    assert text.startswith(f"{name}: {PUBLISHED[name].repository.address} cannot be loaded from the Hugging Face Hub")
     assert type(error).__name__ in text
     assert files in text
-    assert text.endswith("in a folder DIR and pass --data-dir DIR (data_dir= in Python)")
+    assert text.endswith("in a folder DIR and give --data-dir DIR (data_dir= in Python)")

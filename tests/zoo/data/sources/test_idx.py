@@ -23,40 +23,40 @@ def test_plain_and_gzipped_idx_files_may_be_mixed(tmp_path, grey):
     assert_holds(load_data("mnist", data_dir=str(tmp_path)), grey)
 
 
-def test_an_incomplete_set_of_files_is_none(tmp_path, grey):
+def test_an_incomplete_set_of_files_is_refused(tmp_path, grey):
     write_idx(tmp_path, grey)
     (tmp_path / IDX_FILES[1][1]).unlink()
-    assert "holds no mnist" in message("mnist", data_dir=tmp_path)
+    assert "mnist is not there" in message("mnist", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "mnist1d"])
-def test_idx_files_do_not_serve_other_data_sets(tmp_path, grey, name):
+def test_idx_files_are_not_read_as_other_data_sets(tmp_path, grey, name):
     write_idx(tmp_path, grey)
-    assert f"holds no {name}" in message(name, data_dir=tmp_path)
+    assert f"{name} is not there" in message(name, data_dir=tmp_path)
 
 
-def test_wrong_magic_number_is_named(tmp_path, grey):
+def test_the_error_names_a_file_with_a_wrong_magic_number(tmp_path, grey):
     write_idx(tmp_path, grey)
     path = tmp_path / IDX_FILES[0][0]
     path.write_bytes(idx_bytes(grey[0][1]))
     text = message("mnist", data_dir=tmp_path)
-    assert text == f"{path}: starts with 00000801, not IDX's 00000803; fetch it again"
+    assert text == f"{path}: starts with 00000801, not IDX's 00000803; download it again"
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("kept", [-1, 16, 7])
-def test_truncated_idx_file_is_named(tmp_path, grey, suffix, kept):
+def test_the_error_names_a_truncated_idx_file(tmp_path, grey, suffix, kept):
     write_idx(tmp_path, grey, suffix)
     path = tmp_path / f"{IDX_FILES[1][0]}{suffix}"
     content = idx_bytes(grey[1][0])[:kept]
     write(path, content)
     text = message("mnist", data_dir=tmp_path)
     assert text.startswith(f"{path}: has {len(content)} bytes, its header says ")
-    assert text.endswith("; fetch it again")
+    assert text.endswith("; download it again")
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_header_that_promises_more_than_memory_is_only_an_error(tmp_path, grey, suffix):
+def test_a_header_larger_than_memory_is_an_error_and_not_a_crash(tmp_path, grey, suffix):
     write_idx(tmp_path, grey, suffix)
     write(tmp_path / f"{IDX_FILES[0][0]}{suffix}", bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(100))
     expected = 16 + (2**32 - 1) ** 3
@@ -68,18 +68,18 @@ def test_header_that_promises_more_than_memory_is_only_an_error(tmp_path, grey, 
     [lambda b: b[:-20], lambda b: b"no" + b[2:], lambda b: b[:10] + b"\x07" + b[11:]],
     ids=["cut", "header", "stream"],
 )
-def test_damaged_gzip_file_is_named(tmp_path, grey, damage):
+def test_the_error_names_a_damaged_gzip_file(tmp_path, grey, damage):
     write_idx(tmp_path, grey, ".gz")
     path = tmp_path / f"{IDX_FILES[0][0]}.gz"
     path.write_bytes(damage(path.read_bytes()))
-    assert message("mnist", data_dir=tmp_path) == f"{path}: is a damaged gzip file; fetch it again"
+    assert message("mnist", data_dir=tmp_path) == f"{path}: is a damaged gzip file; download it again"
 
 
-def test_images_and_labels_of_different_counts_are_named(tmp_path, grey):
+def test_the_error_names_files_with_different_numbers_of_images_and_labels(tmp_path, grey):
     (images, labels), test = grey
     write_idx(tmp_path, [(images, labels[:-1]), test])
     text = message("mnist", data_dir=tmp_path)
-    assert text == f"{tmp_path / IDX_FILES[0][1]}: 29 labels for 30 images; take both from one download"
+    assert text == f"{tmp_path / IDX_FILES[0][1]}: 29 labels for 30 images; use files of one download"
 
 
 def test_files_without_images_are_an_error(tmp_path, grey):

@@ -32,6 +32,6 @@ def test_nodes_of_a_graph_of_files_are_examples(arxiv):
     assert (data.folder, data.classes, data.moments) == (arxiv, 40, None)
 
 
-def test_labels_beyond_the_classes_of_a_data_set_are_named(tmp_path):
+def test_the_error_names_labels_beyond_the_classes_of_a_data_set(tmp_path):
     write_arxiv(tmp_path, label="0\n1\n40\n0\n")
     assert message("ogbn-arxiv", data_dir=tmp_path).startswith("ogbn-arxiv: labels run from 0 to 40, not 0 to 39;")

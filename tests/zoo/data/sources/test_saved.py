@@ -33,13 +33,13 @@ def test_mnist1d_loads_from_a_saved_folder_as_one_channel_of_40(tmp_path):
     assert data.shape == (1, 40)
 
 
-def test_negative_labels_of_a_saved_folder_are_named(tmp_path):
+def test_the_error_names_negative_labels_of_a_saved_folder(tmp_path):
     part = datasets.Dataset.from_dict({"x": [[0.0, 1.0]] * 2, "y": [-1, 0]})
     datasets.DatasetDict(train=part, test=part).save_to_disk(tmp_path)
     assert f"{tmp_path} (train): labels run from -1 to 0, not 0 to 9;" in message("mnist1d", data_dir=tmp_path)
 
 
-def test_saved_folder_with_other_columns_or_splits_is_named(tmp_path, grey):
+def test_the_error_names_a_saved_folder_with_other_columns_or_splits(tmp_path, grey):
     as_datasets(grey, image="img").save_to_disk(tmp_path / "columns")
     text = message("mnist", data_dir=tmp_path / "columns")
     assert text.startswith(f"{tmp_path / 'columns'}: needs a split 'train' with columns ['image', 'label']")
