@@ -48,7 +48,7 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def write_findings(path: Path, phenomenon: str, findings: Sequence[Finding]) -> None:
+def write_findings(path: str | Path, phenomenon: str, findings: Sequence[Finding]) -> None:
     """Write findings, and how they were made, to a JSON file.
 
     Arguments:
@@ -57,4 +57,4 @@ def write_findings(path: Path, phenomenon: str, findings: Sequence[Finding]) -> 
         findings: Findings to write.
     """
     values = {"made": evidence(), phenomenon: to_json(findings)}
-    write_whole(path, json.dumps(values, separators=(",", ":")).encode())
+    write_whole(Path(path), json.dumps(values, separators=(",", ":")).encode())

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.evidence import evidence
 from metanets.evaluation import REFERENCES, Result, evaluate
+from metanets.identity import identify
 from metanets.inputs import READERS
 from metanets.metrics import METRICS
 from metanets.models import MODELS
-from metanets.selection import identify
 from metanets.settings import Settings
 from metanets.tasks import Task
 from metanets.training import begin, check_access, class_of

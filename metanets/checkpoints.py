@@ -1,5 +1,6 @@
 """A metanetwork as one safetensors file: its tensors, and a description that says how to make it again."""
 
+import copy
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -121,7 +122,7 @@ def write_checkpoint(path: Path, config: Config, module: nn.Module, reader: Read
 
 
 def read_checkpoint(
-    path: Path, model: type[Metanetwork] | nn.Module | None = None
+    path: Path, model: type[nn.Module] | nn.Module | None = None
 ) -> tuple[Config, nn.Module, Reader | None]:
     """Read what `write_checkpoint` wrote; `model` is given where it is not built in.
 
@@ -143,12 +144,12 @@ def read_checkpoint(
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # what is wrong in a file from anywhere may show at any step
-        fact = next(iter(str(error).splitlines()), type(error).__name__)
+        fact = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
         raise TaskError(f"{path}: no checkpoint of a metanetwork ({fact}); train one and save it") from None
 
 
 def _build(
-    config: Config, tensors: dict[str, Tensor], model: type[Metanetwork] | nn.Module
+    config: Config, tensors: dict[str, Tensor], model: type[nn.Module] | nn.Module
 ) -> tuple[nn.Module, Reader | None]:
     """Return the module and the reader that a checkpoint holds."""
     reader = None
@@ -157,11 +158,13 @@ def _build(
         state = {name.replace("trainable", "mask"): t for name, t in _part(tensors, "reader").items()}  # its first name
         reader = READERS[config.reads](layout, state["mask"], config.activations, config.include_fixed)
         reader.load_state_dict(state)
+    if isinstance(model, type) and not issubclass(model, Metanetwork):
+        raise TaskError(f"model: {model.__name__} is no subclass of Metanetwork; give a module, as {model.__name__}()")
     if isinstance(model, type):
         outputs = {} if config.link.outputs == 1 else {"outputs": config.link.outputs}
         module: nn.Module = model(reader, **outputs, **config.settings.options)
     else:
-        module = model
+        module = copy.deepcopy(model)
     module.load_state_dict(_part(tensors, "network"))
     return module, reader
 

@@ -85,6 +85,7 @@ def train(
     from tqdm import tqdm
 
     from metanets.evaluation import REFERENCES, evaluate
+    from metanets.selection import select_all
     from metanets.settings import Settings
     from metanets.training import class_of
     from metanets.training import train as train_metanets
@@ -97,6 +98,7 @@ def train(
         opened, task, learn_from=treatment, target=target, max_train=max_train, test_on=test_on and [test_on]
     )
     other = None if test_zoo is None else open_zoo(test_zoo)
+    select_all(asked, opened, other)  # what is wrong with the networks shows before the work begins
     trained: Any = model
     if model not in REFERENCES:
         chosen = class_of(model).settings if settings is None else Settings.load(settings)
@@ -106,10 +108,7 @@ def train(
                 asked, opened, model, seeds=seeds, settings=chosen, device=device, progress=bar.update
             )
     result = evaluate(asked, opened, trained, test_zoo=other, seeds=seeds)
-    for name, (mean, low, high) in result.metrics.items():
-        typer.echo(f"{name:20}{mean:7.3f}  (95 % interval {low:.3f} to {high:.3f})")
-    if result.seconds:
-        typer.echo(f"{result.parameters} parameters, {result.seconds['epoch']:.3g} s an epoch")
+    _show(result)
     if out is not None:
         _write(out, result.to_json())
     if checkpoint is not None and not isinstance(trained, str):
@@ -185,6 +184,13 @@ def tune(
         reached = ", ".join(f"{name} {value:.4f}" for name, value in trial.metrics.items())
         typer.echo(f"# validation {reached}: {trial.settings.model_dump(exclude_defaults=True)}")
     typer.echo(found[0].settings.to_toml())
+
+
+def _show(result: Any) -> None:
+    for name, (mean, low, high) in result.metrics.items():
+        typer.echo(f"{name:20}{mean:7.3f}  (95 % interval {low:.3f} to {high:.3f})")
+    if result.seconds:
+        typer.echo(f"{result.parameters} parameters, {result.seconds['epoch']:.3g} s an epoch")
 
 
 def _write(path: Path, values: object) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.utils.data import Subset
 from torch_geometric.data import Data, Dataset
 
 from metanets.graph import ParameterGraph
 from metanets.inputs import Reader, fit_reader
 from metanets.selection import Labelled, fit_task_reader, label, select
-from metanets.tasks import TARGET, Task
+from metanets.tasks import TARGET, TREATMENT, Task
 from zoo.store.columns import Split
 from zoo.store.networks import Networks, networks_of
 from zoo.store.zoo import Zoo
@@ -60,6 +61,11 @@ class _ZooData(Dataset):
         if options.get("reader") is None:
             options["reader"] = fit_task_reader(task, zoo, options.get("reads", cls.reads))
         return cls(labelled, **options)
+
+    @property
+    def target(self) -> str:
+        """Name of what is predicted."""
+        return TREATMENT if self.column is None else self.column.name
 
     @property
     def pairs(self) -> Int[Tensor, " networks"]:
@@ -161,3 +167,10 @@ class ZooGraphs(_ZooData):
         graph: Data = self.graph(self._x[idx])
         graph.y = self._y[idx : idx + 1]
         return graph.clone()
+
+
+def source_of(data: Any) -> ZooGraphs | ZooRows | None:
+    """Return the data set of a zoo's networks that `torch.utils.data` made subsets of, if it is one."""
+    while isinstance(data, Subset):
+        data = data.dataset
+    return data if isinstance(data, ZooGraphs | ZooRows) else None

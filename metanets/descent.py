@@ -4,6 +4,7 @@ Several seeds of a small metanetwork train as one stack, their parameters `(S, .
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -109,18 +110,17 @@ def descend(
         at_once: Number of networks of a batch that are run at once on a CPU; all by default.
 
     Returns:
-        Number of epochs trained and the best epoch, for each seed. Results of one seed do not depend on the others,
-        apart from rounding.
+        Numbers of epochs trained and best epoch of each seed; other seeds change them by rounding alone.
     """
     trainees = Seeds(modules, link.outputs)
-    rate = settings.learning_rate or LEARNING_RATE
-    optimizer = torch.optim.AdamW(trainees.parameters.values(), rate, weight_decay=settings.weight_decay, fused=True)
+    rate, decay = settings.learning_rate or LEARNING_RATE, settings.weight_decay
+    optimizer = torch.optim.AdamW(trainees.parameters.values(), rate, weight_decay=decay, fused=True)
     size = at_once if at_once and train.y.device.type == "cpu" else settings.batch_size
-    best, best_epoch = trainees.snapshot(), np.zeros(len(seeds), int)
-    best_score, epoch = _validate(trainees, link, validation), 0
+    best, best_epoch, epoch = trainees.snapshot(), np.zeros(len(seeds), int), 0
+    now = best_score = _validate(trainees, link, validation)
     for epoch in range(1, settings.epochs + 1):
-        if settings.schedule == "cosine":
-            optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
+        cosine = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
+        optimizer.param_groups[0]["lr"] = rate * cosine if settings.schedule == "cosine" else rate
         trainees.module.train()
         for index, rngs in _batches(len(train.y), settings, seeds, epoch):
             optimizer.zero_grad()
@@ -136,8 +136,15 @@ def descend(
         best_score, best_epoch = np.where(better, now, best_score), np.where(better, epoch, best_epoch)
         if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
             break
+    _warn(np.array(seeds)[(best_epoch == 0) & np.isfinite(best_score) & (now == -np.inf)])
     trainees.restore(best)
     return [(epoch, int(b)) for b in best_epoch]
+
+
+def _warn(seeds: Int[np.ndarray, " diverged"]) -> None:
+    """Warn of seeds that kept their initial weights since their training diverged."""
+    for seed in seeds:
+        warnings.warn(f"seed {seed}: training diverged, the initial weights are kept; lower the rate", stacklevel=3)
 
 
 def _batches(

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import nn
 
 from metanets.examples import InMemory
+from metanets.identity import check_identity, identify
 from metanets.metanet import Metanet
 from metanets.metrics import metrics_of
 from metanets.models import MODELS
 from metanets.models.boosted import Boosted
-from metanets.selection import Labelled, check_identity, identify, select_all, select_unlabelled
+from metanets.selection import Labelled, rows_column, select_all, select_unlabelled
 from metanets.settings import Settings
 from metanets.tasks import Task, TaskData
 from metanets.training import Model, check_access, class_of, fit, train
@@ -87,7 +88,7 @@ class Result:
 def evaluate(
     task: Task | str | Path,
     zoo: Zoo,
-    model: Model | Sequence[Metanet],
+    model: Model | Metanet | Sequence[Metanet],
     *,
     test_zoo: Zoo | None = None,
     seeds: int = 1,
@@ -119,10 +120,11 @@ def evaluate(
     result = partial(_measure, task, data, found)
     if isinstance(model, str) and model in REFERENCES:
         return result(REFERENCES[model](found, seeds), model=model)
+    if isinstance(model, Metanet):
+        model = [model]
     if isinstance(model, str | type | nn.Module):
         model = train(task, zoo, model, seeds=seeds, settings=settings, progress=progress)
-    for metanet in model:
-        _check(metanet, task)
+    _check_all(model, task)
     origin = model[0].origin
     predicted = torch.stack([metanet.predict_on_scale(metanet.read(found["test"])) for metanet in model]).numpy()
     return result(
@@ -170,7 +172,29 @@ def _check(metanet: Metanet, task: Task) -> None:
         raise TaskError(f"{metanet} predicts {metanet.target}, but the task {task.name} asks for {task.target}")
     if metanet.origin.task is not None and metanet.origin.task.classes != task.classes:
         raise TaskError(f"{metanet} tells other treatments apart than {' and '.join(task.classes)} of {task.name}")
+    if metanet.origin.rows != (rows := rows_column(task.rows)):
+        raise TaskError(f"{metanet} reads {metanet.origin.rows}, but the task {task.name} has {rows}")
     check_access(class_of(metanet.module), task)
+
+
+def _check_all(metanets: Sequence[Metanet], task: Task) -> None:
+    """Raise a `TaskError` if there are no metanetworks, or one of them does not fit a task."""
+    if not metanets:
+        raise TaskError("model: there are no metanetworks; train one or more")
+    for metanet in metanets:
+        _check(metanet, task)
+        _check_learnt(metanet, task, metanets[0].origin.model)
+
+
+def _check_learnt(metanet: Metanet, task: Task, model: str) -> None:
+    """Raise a `TaskError` if a metanetwork learnt from other networks than the task's, which a result would not say."""
+    if metanet.origin.model != model:
+        raise TaskError(f"model: these are metanetworks of two kinds, {model} and {metanet.origin.model}; score each")
+    learnt = metanet.origin.task
+    fields = ("recipe", "learn_from", "max_train", "train_where")
+    for name in fields if learnt is not None else ():
+        if getattr(learnt, name) != getattr(task, name):
+            raise TaskError(f"{metanet}: learnt from other networks than the task {task.name} says: {name} differs")
 
 
 def _measure(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from zoo.errors import TaskError, nearest
 from zoo.networks.parameters import ParameterLayout
 from zoo.store.networks import Networks
 from zoo.treatments import Treated
@@ -70,6 +71,13 @@ class Reader(nn.Module):
     def arrange(self, rows: Float[Tensor, "networks parameters"]) -> Float[Tensor, "networks features"]:
         """Return what is read, before it is standardised."""
         raise NotImplementedError
+
+    def is_like(self, other: "Reader") -> bool:
+        """Return whether another reader gives the same inputs."""
+        if (self.name, self.layout) != (other.name, other.layout):
+            return False
+        mine, others = ({**each.state_dict(), "read": each.read} for each in (self, other))
+        return all(torch.equal(tensor.cpu(), others[name].cpu()) for name, tensor in mine.items())
 
     def fit(self, rows: Float[Tensor, "networks parameters"]) -> "Reader":
         """Take the mean and standard deviation of each feature over some networks, those of exploded weights apart."""
@@ -182,5 +190,7 @@ def fit_reader(reads: str, *networks: Networks, include_fixed: bool = False, col
         include_fixed: Whether to read the entries, too, that do not train.
         column: Column of rows to read.
     """
+    if reads not in READERS:
+        raise TaskError(f"reads: there is no reader {reads!r}{nearest(reads, READERS)}; there are {', '.join(READERS)}")
     reader = READERS[reads].of(*networks, include_fixed=include_fixed)
     return reader.fit(torch.cat([each.rows(column)[:] for each in networks]))

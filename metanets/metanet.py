@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
 from metanets.checkpoints import Config, Origin, name_of, read_checkpoint, write_checkpoint
+from metanets.datasets import source_of
 from metanets.descent import EVALUATION_BATCH, run
 from metanets.examples import Examples, InMemory, ItemByItem, examples_of
 from metanets.graph import ParameterGraph
 from metanets.inputs import Reader
 from metanets.links import Link
 from metanets.metrics import metrics_of
-from metanets.models import Metanetwork
 from metanets.selection import Labelled, label
 from metanets.settings import Settings
 from zoo.errors import TaskError
@@ -85,13 +85,13 @@ class Metanet:
         """Return predictions on the scale of the target, on which metrics are taken, batch by batch."""
         self.module.eval()
         batches = torch.arange(len(examples.y)).split(EVALUATION_BATCH)
-        outputs = (run(self.module, examples.batch(index)[0], self.link.outputs) for index in batches)
+        outputs = [run(self.module, examples.batch(index)[0], self.link.outputs) for index in batches]
         predicted = torch.cat([self.link(z) for z in outputs]).cpu()
-        if not predicted.isfinite().all():
+        if not torch.cat(outputs).isfinite().all() or not predicted.isfinite().all():
             raise TaskError(f"{self} predicts values that are not finite; train it with a lower learning rate")
         return predicted
 
-    def evaluate(self, networks: Networks | Labelled | Sequence[Any] | Dataset[Any] | Examples) -> dict[str, float]:
+    def evaluate(self, networks: Predictable) -> dict[str, float]:
         """Return how good predictions are, by name of the metric; see `metanets.metrics`.
 
         Arguments:
@@ -103,6 +103,9 @@ class Metanet:
         if isinstance(networks, Networks):
             classes = () if self.origin.task is None else self.origin.task.classes
             networks = label([networks], self.target, classes, read=self.origin.rows)
+        modules = isinstance(networks, list | tuple) and any(isinstance(each, nn.Module) for each in networks)
+        if modules or isinstance(networks, Tensor | np.ndarray):
+            raise TaskError("evaluate: rows and modules have no targets; give Networks of a zoo, or a data set")
         examples = self.read(networks)
         if not examples.y.isfinite().all():
             raise TaskError("targets: some are not finite; leave out these networks")
@@ -123,6 +126,7 @@ class Metanet:
         """Return networks, in any form that `predict` takes, as the module reads them."""
         modules = isinstance(networks, list | tuple) and all(isinstance(each, nn.Module) for each in networks)
         if not modules and not isinstance(networks, Networks | Labelled | Tensor | np.ndarray):
+            self._check_dataset(networks)
             return examples_of(networks)
         if self.reader is None:
             raise TaskError(f"networks: {self} reads a data set like the one that it was trained on; give it one")
@@ -133,6 +137,18 @@ class Metanet:
         x = self.reader(self._rows(networks).to(self.reader.mean))
         y = networks.y.to(x.device) if isinstance(networks, Labelled) else x.new_zeros(len(x))
         return InMemory(x, y) if self.graph is None else ItemByItem(_graphs(self.graph, x, y), y, x.device)
+
+    def _check_dataset(self, data: Any) -> None:
+        """Raise a `TaskError` if a data set of a zoo's networks has other targets or inputs than those learnt from."""
+        source = source_of(data)
+        if source is None or self.reader is None:
+            return
+        if source.target != self.target:
+            raise TaskError(f"data set: its target is {source.target}, but {self} predicts {self.target}")
+        if source.raw or not source.reader.is_like(self.reader):
+            raise TaskError(
+                f"data set: its values are not standardised as {self} reads them; pass reader=metanet.reader"
+            )
 
     def _rows(self, networks: Networks | Labelled | Tensor | np.ndarray | Sequence[nn.Module]) -> Tensor:
         """Return the rows of networks."""
@@ -171,7 +187,7 @@ class Metanet:
 
     @classmethod
     def load(
-        cls, path: str | Path, device: torch.device | str = "cpu", model: type[Metanetwork] | nn.Module | None = None
+        cls, path: str | Path, device: torch.device | str = "cpu", model: type[nn.Module] | nn.Module | None = None
     ) -> "Metanet":
         """Read what `save` wrote.
 

@@ -2,10 +2,9 @@
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from metanets.inputs import Reader, fit_reader, is_usual
 from metanets.targets import DERIVED, describe_target, read_targets, to_scale
-from metanets.tasks import Task, TaskData, parse_condition
+from metanets.tasks import Task, parse_condition
 from zoo.errors import TaskError, nearest
 from zoo.networks.parameters import ParameterLayout
 from zoo.seeds import rng_for
@@ -86,8 +85,7 @@ class Labelled:
     def _permute(self, networks: Networks, rows: Tensor) -> Tensor:
         if not self.permuted:
             return rows
-        if not is_symmetric(networks):
-            raise TaskError(f"permuted: permuting hidden units changes what {networks.treatment} networks compute")
+        _check_symmetric(networks)
         layout = networks.layout
         orders = [layout.random_permutations(rng_for(0, "task/permuted", int(pair)), 1) for pair in networks.pairs]
         return layout.permute(rows, {axis: torch.cat([order[axis] for order in orders]) for axis in layout.hidden_axes})
@@ -102,6 +100,11 @@ class Labelled:
 def is_symmetric(networks: Networks) -> bool:
     """Whether a treatment holds nothing constant, so that permuting hidden units changes nothing computed."""
     return not networks.own_constants and not networks.zoo.shared(networks.treatment).held
+
+
+def _check_symmetric(networks: Networks) -> None:
+    if not is_symmetric(networks):
+        raise TaskError(f"permuted: permuting hidden units changes what {networks.treatment} networks compute")
 
 
 def label(networks: Sequence[Networks], target: str, classes: Sequence[str] = (), *, read: str = "weights") -> Labelled:
@@ -160,19 +163,22 @@ def select(task: Task, zoo: Zoo, split: Split, test_zoo: Zoo | None = None) -> L
     if split not in SPLITS:
         raise TaskError(f"split: there is no {split!r}{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}")
     own = test_zoo or zoo if split == "test" else zoo
-    wanted = (task.test_recipe if split == "test" else None) or task.recipe
-    if own.name != wanted:
-        raise TaskError(f"{own.folder}: holds the zoo {own.name}, but the task {task.name} is about {wanted}")
+    _check_zoo(task, own, split)
     labelled = label(_networks(task, own, split), task.target, task.classes, read=rows_column(task.rows))
+    if split == "train" and task.max_train is not None:
+        labelled = labelled.take(np.concatenate([np.arange(len(n)) < task.max_train for n in labelled.networks]))
     if split == "test":
         labelled = replace(_above(task, zoo, labelled), permuted=task.permuted)
+        for networks in labelled.networks if task.permuted else ():
+            _check_symmetric(networks)
         if labelled.layout != zoo.shared(task.learn_from[0]).layout:
             raise TaskError(f"{own.folder}: test networks have another layout than those of {task.learn_from[0]}")
     place = f"{own.folder}: {'+'.join(networks.treatment for networks in labelled.networks)}"
     if len(labelled) < 2:
         raise TaskError(
-            f"{place} has {len(labelled)} networks with a {task.target} in its {split} split; two or more are needed: "
-            "generate more pairs"
+            f"{place} has {len(labelled)} networks with a {task.target} in its {split} split"
+            f"{' that meet the conditions' if _conditions(task, split) else ''}; two or more are needed: "
+            f"{'change these, or ' if _conditions(task, split) else ''}generate more pairs"
         )
     if (labelled.values == labelled.values[0]).all():
         raise TaskError(f"{place}: all {split} networks have the same {task.target}; there is nothing to predict")
@@ -182,14 +188,18 @@ def select(task: Task, zoo: Zoo, split: Split, test_zoo: Zoo | None = None) -> L
 def select_unlabelled(task: Task, zoo: Zoo, split: Split) -> Labelled:
     """Return all networks of a split to predict; targets are NaN where the zoo does not know them.
 
+    Test networks that `Task.among` does not count are included.
+
     Arguments:
         task: The task.
         zoo: Zoo that holds the split.
         split: `train`, `validation` or `test`.
 
     Raises:
+        TaskError: If the zoo is another one than the task's.
         ZooError: If the zoo lacks a treatment or a column of a condition.
     """
+    _check_zoo(task, zoo, split)
     networks = _networks(task, zoo, split)
     read = rows_column(task.rows)
     permuted = task.permuted and split == "test"
@@ -219,8 +229,8 @@ def select_usual(task: Task, zoo: Zoo) -> Labelled:
 def fit_task_reader(task: Task, zoo: Zoo, reads: str, *, include_fixed: bool = False) -> Reader:
     """Return a reader fitted to the task's training networks, also to those whose targets `max_train` keeps back.
 
-    Entries that do not train are read, too, if asked for, if the test networks trained under another treatment, or if
-    treatments are to be told apart.
+    Entries that do not train are read, too, if requested, if the test networks trained under another treatment, or if
+    the target is the treatment.
 
     Arguments:
         task: The task.
@@ -228,7 +238,7 @@ def fit_task_reader(task: Task, zoo: Zoo, reads: str, *, include_fixed: bool = F
         reads: Name of the reader, a key of `metanets.inputs.READERS`.
         include_fixed: Whether to read the entries, too, that do not train.
     """
-    everyone = _networks(task.model_copy(update={"max_train": None}), zoo, "train")
+    everyone = _networks(task, zoo, "train")
     include_fixed = include_fixed or set(task.learn_from) != set(task.test_on) or len(task.learn_from) > 1
     return fit_reader(reads, *everyone, include_fixed=include_fixed, column=rows_column(task.rows))
 
@@ -240,62 +250,40 @@ def rows_column(rows: str) -> str:
     return {"weights": "weights", "initial": "initial_weights"}[rows]
 
 
-def identify(
-    task: Task, zoo: Zoo, test_zoo: Zoo | None = None, found: Mapping[Split, Labelled] | None = None
-) -> TaskData:
-    """Return what identifies a task's data, see `TaskData`.
-
-    Arguments:
-        task: The task.
-        zoo: Zoo of the task.
-        test_zoo: Zoo that is tested on, if it is another one.
-        found: Networks of all splits, as `select_all` returns them; without these, labels and test rows are left out.
-    """
-    labels, rows = sha256(), sha256()
-    for labelled in found.values() if found else ():
-        labels.update(labelled.values.astype("<f8").tobytes())
-    for networks in found["test"].networks if found else ():
-        rows.update(networks[rows_column(task.rows)].astype("<f4", copy=False).tobytes())
-    return TaskData(
-        recipe=zoo.digest({*task.learn_from, *(() if task.test_recipe else task.test_on)}),
-        pairs=len(zoo),
-        test_recipe=test_zoo.digest(task.test_on) if test_zoo else None,
-        test_pairs=len(test_zoo) if test_zoo else None,
-        labels=labels.hexdigest() if found else None,
-        test_rows=rows.hexdigest() if found else None,
-    )
-
-
-def check_identity(task: Task, found: TaskData) -> None:
-    """Raise a `TaskError` that names the first difference if a task is pinned to other data."""
-    pinned = {} if task.data is None else task.data.model_dump(exclude_none=True)
-    for name, value in found.model_dump(exclude_none=True).items():
-        if pinned.get(name, value) != value:
-            raise TaskError(f"{task.name}: {name} of the zoo is {value}, but the task is pinned to {pinned[name]}")
-
-
 def _above(task: Task, zoo: Zoo, test: Labelled) -> Labelled:
     """Return the test networks above the median of the train split, if only these count."""
     if task.among == "all":
         return test
-    train = label(_networks(task.model_copy(update={"max_train": None}), zoo, "train"), task.target)
+    train = label(_networks(task, zoo, "train"), task.target)
     return test.take(test.values > (np.median(train.values) if len(train) else np.inf))
 
 
+def _check_zoo(task: Task, zoo: Zoo, split: Split) -> None:
+    """Raise a `TaskError` if a zoo is not the one that holds a task's split."""
+    wanted = (task.test_recipe if split == "test" else None) or task.recipe
+    if zoo.name != wanted:
+        raise TaskError(f"{zoo.folder}: holds the zoo {zoo.name}, but the task {task.name} is about {wanted}")
+
+
+def _conditions(task: Task, split: Split) -> tuple[str, ...]:
+    return task.test_where if split == "test" else task.train_where
+
+
 def _networks(task: Task, zoo: Zoo, split: Split) -> list[Networks]:
-    """Return the networks of a split of each treatment that meet the task's conditions."""
-    chosen = []
-    for networks in zoo.paired(*(task.test_on if split == "test" else task.learn_from)):
-        networks = networks.split(split)
-        for condition in task.test_where if split == "test" else task.train_where:
-            networks = networks[_holds(networks, condition)]
-        chosen.append(networks[: task.max_train] if split == "train" else networks)
-    return chosen
+    """Return the networks of a split whose pair meets the task's conditions under every treatment."""
+    every = [networks.split(split) for networks in zoo.paired(*(task.test_on if split == "test" else task.learn_from))]
+    keep = np.ones(len(every[0]), bool)
+    for condition in _conditions(task, split):
+        for networks in every:
+            keep &= _holds(networks, condition)
+    return [networks[keep] for networks in every]
 
 
 def _holds(networks: Networks, condition: str) -> Bool[np.ndarray, " networks"]:
+    """Return which networks meet a condition; one whose value is missing meets none."""
     column, comparison, value = parse_condition(condition)
     values = networks[column]
     if values.ndim != 1 or isinstance(value, str) != (values.dtype.kind == "U"):
         raise TaskError(f"{networks.zoo.folder}: {condition}: {column} holds {values.dtype}, which cannot be compared")
-    return np.asarray(COMPARISONS[comparison](values, value))
+    known = np.ones(len(values), bool) if isinstance(value, str) else ~np.isnan(values)
+    return np.asarray(COMPARISONS[comparison](values, value)) & known

@@ -121,7 +121,7 @@ class Task(Stored):
         """Write down what follows from other fields, so that it counts in the digest whether it was given or not."""
         if not isinstance(values, dict):
             return values
-        one = ("learn_from", "test_on")
+        one = ("learn_from", "test_on", "train_where", "test_where")
         values = {n: [v] if n in one and isinstance(v, str) else v for n, v in values.items()}
         if not values.get("test_on"):
             values["test_on"] = values.get("learn_from", ())
@@ -211,6 +211,7 @@ def parse_condition(condition: str) -> tuple[str, str, float | str]:
     if found is None:
         raise ValueError(f"{condition!r} is no condition; write one like 'learning_rate < 0.01'")
     column, comparison, value = found.groups()
+    value = re.sub(r"""^(["'])(.*)\1$""", r"\2", value)  # as strings are written in TOML and Python
     try:
         return column, comparison, float(value)
     except ValueError:

@@ -12,16 +12,17 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from metanets.checkpoints import Origin, name_of
-from metanets.datasets import ZooGraphs, ZooRows
+from metanets.datasets import ZooGraphs, source_of
 from metanets.descent import descend
 from metanets.examples import Examples, examples_of, read_examples
+from metanets.identity import check_identity, identify
 from metanets.inputs import Reader
 from metanets.links import Link
 from metanets.metanet import Metanet
 from metanets.models import MODELS, Metanetwork
-from metanets.selection import check_identity, fit_task_reader, identify, select, select_usual
+from metanets.selection import fit_task_reader, select, select_usual
 from metanets.settings import Settings
-from metanets.tasks import ACCESS, TREATMENT, Task
+from metanets.tasks import ACCESS, Task
 from zoo.errors import TaskError, nearest
 from zoo.progress import Progress, ignore
 from zoo.seeds import seed_for
@@ -58,20 +59,27 @@ def fit(
         seed: Seed of the order in which networks are seen.
 
     Raises:
-        TaskError: If a data set is empty or holds something else, all targets are equal, or predictions are not finite.
+        TaskError: If a data set is empty or holds something else, the two differ in target or reader, all targets are
+            equal, or predictions are not finite.
     """
     if settings is None:
         settings = module.settings if isinstance(module, Metanetwork) else Settings()
     examples = examples_of(train), examples_of(validation)
-    if not isinstance(train, ZooGraphs | ZooRows):
+    source, other = source_of(train), source_of(validation)
+    if source is None:
         return _fit([module], *examples, settings, [seed])[0]
-    metanet = _fit([module], *examples, settings, [seed], train.column)[0]
-    target = TREATMENT if train.column is None else train.column.name
-    metanet.origin = replace(metanet.origin, target=target, rows=train.read)
-    given = validation if isinstance(validation, ZooGraphs | ZooRows) else train
+    if other is not None and (other.target, other.raw) != (source.target, source.raw):
+        raise TaskError(f"validation: target {other.target}, raw={other.raw}; give both data sets the same arguments")
+    if other is not None and not source.raw and not source.reader.is_like(other.reader):
+        raise TaskError(
+            "validation: its values are standardised otherwise; pass the reader of the first, reader=train.reader"
+        )
+    metanet = _fit([module], *examples, settings, [seed], source.column)[0]
+    metanet.origin = replace(metanet.origin, target=source.target, rows=source.read)
+    given = source if other is None else other
     if not given.raw and given.transform is None:  # else the module does not read what the reader gives
-        metanet.reader = train.reader
-        metanet.graph = train.graph if isinstance(train, ZooGraphs) and not isinstance(module, Metanetwork) else None
+        metanet.reader = source.reader
+        metanet.graph = source.graph if isinstance(source, ZooGraphs) and not isinstance(module, Metanetwork) else None
     return metanet
 
 
@@ -105,15 +113,15 @@ def train(
             another one or too small, or predictions are not finite.
         ZooError: If the zoo lacks a treatment or a column.
     """
-    task = Task.load(task)
-    kind = class_of(model)
+    if seeds < 1:
+        raise TaskError(f"seeds: {seeds} trainings are none; ask for one or more")
+    task, kind = Task.load(task), class_of(model)
     check_access(kind, task)
     check_identity(task, data := identify(task, zoo))
     settings = settings or kind.settings
     reader = fit_task_reader(task, zoo, kind.reads, include_fixed=settings.include_fixed).to(device)
     labelled = select(task, zoo, "train")
-    augment = settings.augment == "permute"
-    learnt = read_examples(labelled, reader, augment=augment)
+    learnt = read_examples(labelled, reader, augment=settings.augment == "permute")
     validation = read_examples(select_usual(task, zoo), reader)
     modules = [begin(model, reader, len(task.classes) or 1, settings, seed).to(device) for seed in range(seeds)]
     trained = []
@@ -162,6 +170,8 @@ def begin(model: Model, reader: Reader, outputs: int, settings: Settings, seed: 
 
 def check_access(kind: type[Metanetwork], task: Task) -> None:
     """Raise a `TaskError` if a metanetwork uses more of the networks than a task allows."""
+    if kind.access not in ACCESS:
+        raise TaskError(f"{name_of(kind)}: access: there is no {kind.access!r}; there are {', '.join(ACCESS)}")
     if ACCESS.index(kind.access) > ACCESS.index(task.access):
         raise TaskError(f"{name_of(kind)}: uses {kind.access}, but the task {task.name} allows {task.access}")
 
@@ -182,12 +192,14 @@ def _fit(
     link, began = Link.of(train.y, column), time.perf_counter()
     if link.classes and not {*validation.y.tolist()} <= {*range(link.classes)}:
         raise TaskError("targets: the validation networks have classes that no network to learn from has")
-    if isinstance(modules[0], Metanetwork):
-        kind = type(modules[0])
-        link = kind.link(link)
-        epochs = kind.learn(modules, train, validation, link, settings, seeds)
-    else:
-        epochs = descend(modules, train, validation, link, settings, seeds)
+    with torch.random.fork_rng(devices=[]):  # dropout in your own module depends on the seed alone
+        torch.manual_seed(seed_for(seeds[0], "metanetwork/noise"))
+        if isinstance(modules[0], Metanetwork):
+            kind = type(modules[0])
+            link = kind.link(link)
+            epochs = kind.learn(modules, train, validation, link, settings, seeds)
+        else:
+            epochs = descend(modules, train, validation, link, settings, seeds)
     seconds = (time.perf_counter() - began) / len(seeds)
     metanets = []
     for module, seed, own in zip(modules, seeds, epochs, strict=True):

@@ -1,15 +1,19 @@
 """A small search for the settings of a metanetwork by its validation networks; test networks have no part in it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from metanets.metrics import metrics_of, selection_score
 from metanets.selection import select_usual
 from metanets.settings import Settings
 from metanets.tasks import Task
 from metanets.training import Model, class_of, train
+from zoo.errors import TaskError
 from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
 from zoo.store.zoo import Zoo
@@ -63,19 +67,11 @@ def tune(
     Raises:
         TaskError: See `metanets.training.train`.
     """
-    task = Task.load(task)
-    kind = class_of(model)
-    present, choices = (
-        settings or kind.settings,
-        {} if kind is not model and not isinstance(model, str) else kind.choices,
-    )
-    space = SPACE if kind.takes_steps else {}
-    grid = list(product(*space.values(), *choices.values()))
-    candidates = [present]
-    for i in rng_for(0, "tuning").permutation(len(grid))[: trials - 1]:
-        chosen: dict[str, Any] = dict(zip((*space, *choices), grid[i], strict=True))
-        options = present.options | {name: chosen.pop(name) for name in choices}
-        candidates.append(present.model_copy(update=chosen | {"options": options}))
+    if trials < 1:
+        raise TaskError(f"trials: {trials} are none; try one or more")
+    task, kind = Task.load(task), class_of(model)
+    choices = {} if isinstance(model, nn.Module) else kind.choices  # a module is built already
+    candidates = _candidates(settings or kind.settings, SPACE if kind.takes_steps else {}, choices, trials)
     validation, found = select_usual(task, zoo), []
     for candidate in candidates:
         metanet = train(task, zoo, model, settings=candidate, device=device)[0]
@@ -86,3 +82,20 @@ def tune(
         found.append(Trial(candidate, metrics, selection_score(true, predicted)))
         progress(1)
     return sorted(found, key=lambda trial: -trial.score)
+
+
+def _candidates(
+    present: Settings, space: Mapping[str, Sequence[Any]], choices: Mapping[str, Sequence[Any]], trials: int
+) -> list[Settings]:
+    """Return the present settings and others drawn at random, none twice."""
+    grid = list(product(*space.values(), *choices.values()))
+    candidates = [present]
+    for i in rng_for(0, "tuning").permutation(len(grid)):
+        if len(candidates) >= trials:
+            break
+        chosen: dict[str, Any] = dict(zip((*space, *choices), grid[i], strict=True))
+        options = present.options | {name: chosen.pop(name) for name in choices}
+        candidate = present.model_copy(update=chosen | {"options": options})
+        if candidate != present:
+            candidates.append(candidate)
+    return candidates

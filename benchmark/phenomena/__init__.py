@@ -1,5 +1,6 @@
 """What symmetry does to everything else: one phenomenon per file, with how it is measured and drawn."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +74,11 @@ class PhenomenonJob:
     data: Data
 
 
+def warn_left_out(treatment: str, error: AsymZooError) -> None:
+    """Warn that a treatment is left out, and why."""
+    warnings.warn(f"left out: {treatment}: {error}", stacklevel=3)
+
+
 def run(
     measure: Measure,
     zoo: Zoo,
@@ -81,7 +87,7 @@ def run(
     workers: int = 1,
     progress: Progress = ignore,
     log: Log = ignore,
-    left_out: Callable[[str, AsymZooError], object] = lambda treatment, error: None,
+    left_out: Callable[[str, AsymZooError], object] = warn_left_out,
 ) -> list[Finding]:
     """Measure a phenomenon under every treatment of a zoo, on the pairs that trained under all of them.
 

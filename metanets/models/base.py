@@ -42,7 +42,7 @@ class Metanetwork(nn.Module):
     access: ClassVar[Access] = "weights"
     settings: ClassVar[Settings] = Settings()
     learning_rate: ClassVar[float] = 1e-3
-    choices: ClassVar[Mapping[str, Sequence[float]]] = {}
+    choices: ClassVar[Mapping[str, Sequence[Any]]] = {}
     stacks: ClassVar[bool] = False
     takes_steps: ClassVar[bool] = True
     at_once: int | None = None

@@ -1,5 +1,4 @@
 import shutil
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +29,10 @@ def count(networks, data):
 
 
 def count_and_log(networks, data, *, log):
-    time.sleep(0.5 if networks.treatment == "standard" else 0)  # so that the first treatment is not the first to end
+    for _ in range(
+        300 if networks.treatment == "standard" else 0
+    ):  # so that the first treatment is not the first to end
+        np.linalg.svd(np.ones((100, 100)))
     log(f"{len(networks)} networks")
     return count(networks, data)
 

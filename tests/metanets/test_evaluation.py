@@ -10,8 +10,9 @@ from torch import nn
 
 from metanets import metrics
 from metanets.evaluation import Result, evaluate
+from metanets.identity import identify
 from metanets.models import MODELS
-from metanets.selection import identify, select, select_all
+from metanets.selection import select, select_all
 from metanets.settings import Settings
 from metanets.training import train
 from tests.conftest import PLANTED

@@ -169,6 +169,8 @@ def test_augmentation_is_driven_by_each_seed_and_absent_without(orbits):
     first, again, other = (orbits.batch(index, generators(seed))[0] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    twice = orbits.batch(torch.zeros(1, 2, dtype=torch.int64), generators(0))[0][0]
+    assert not torch.equal(*twice)  # each showing of a network has an order of its own
     assert torch.equal(orbits.batch(index)[0], orbits.reader(orbits.rows[index[0]])[None])
 
 

@@ -232,3 +232,19 @@ def test_boosted_trees_fit_themselves_and_each_seed_its_own_way(classes):
     assert not torch.equal(first, other)
     score = accuracy if classes else r2
     assert score(test.y.numpy(), first.numpy()) > (0.45 if classes else 0.2)
+
+
+def test_dropout_depends_on_the_seed_alone(planted_zoo):
+    train, validation = (ZooRows(planted_zoo["standard"].split(name)) for name in ("train", "validation"))
+
+    def predict(state, seed):
+        layers = nn.Linear(train.num_features, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 1)
+        module = build(lambda: nn.Sequential(*layers), 0)
+        for layer in (0, 3):
+            nn.init.constant_(module[layer].weight, 0.01)
+            nn.init.zeros_(module[layer].bias)
+        torch.manual_seed(state)
+        return fit(module, train, validation, Settings(epochs=3), seed=seed).predict(validation)
+
+    assert torch.equal(predict(1, 0), predict(2, 0))
+    assert not torch.equal(predict(1, 0), predict(1, 1))

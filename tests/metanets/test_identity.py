@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from metanets.selection import check_identity, identify, select, select_all
+from metanets.identity import check_identity, identify
+from metanets.selection import select, select_all
 from tests.conftest import PLANTED
 from tests.metanets.scenarios import CLASSES, ask
 from zoo.errors import TaskError

@@ -8,7 +8,8 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from metanets.datasets import ZooRows
-from metanets.selection import identify, label, select, select_all
+from metanets.identity import identify
+from metanets.selection import label, select, select_all
 from tests.conftest import PLANTED
 from tests.metanets.scenarios import CLASSES, ask
 from zoo.errors import TaskError, ZooError

@@ -9,9 +9,10 @@ from torch import nn
 
 from metanets.datasets import ZooRows
 from metanets.examples import InMemory
+from metanets.identity import identify
 from metanets.inputs import fit_reader
 from metanets.models import MODELS
-from metanets.selection import identify, select
+from metanets.selection import select
 from metanets.settings import Settings
 from metanets.tasks import ACCESS
 from metanets.training import build, fit, train

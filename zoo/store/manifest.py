@@ -252,7 +252,7 @@ class Manifest(BaseModel):
     def check_treatment(self, treatment: str, place: Path) -> None:
         """Raise a `ZooError` that suggests the closest name if the zoo does not have the treatment."""
         if treatment not in self.treatments:
-            near = nearest(treatment, self.treatments)
+            near = nearest(str(treatment), self.treatments)
             raise ZooError(f"{place}: has no treatment {treatment!r}{near}; it has {', '.join(self.treatments)}")
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError, nearest
+from zoo.networks.architectures import Architecture, provided, register
 from zoo.networks.parameters import ParameterLayout
 from zoo.store.building import build_module
 from zoo.store.columns import CONSTANT
@@ -61,9 +62,11 @@ class Store:
         for treatment, held in self._held.items():
             self._check_held(treatment, held)
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[Path, Path | None]]:
-        """Pickle only the paths, not what was read from them."""
-        return type(self), (self.folder, self.data_dir)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the paths, never an open file, and your own architecture by reference, for workers to import."""
+        values = self.manifest.recipe.get("architecture")
+        name = str(values.get("name")) if isinstance(values, dict) else ""
+        return _reopen, (type(self), self.folder, self.data_dir, name, provided(name))
 
     def __len__(self) -> int:
         """Return the number of pairs, which is that of networks of each treatment, including diverged ones."""
@@ -170,3 +173,12 @@ class Store:
         for name in ("mask", "constants", "decay"):
             if name in held and held[name].shape != (size,):
                 raise damaged(self.folder / treatment / CONSTANTS, f"{name} does not have the shape ({size},)")
+
+
+def _reopen(
+    kind: type[Store], folder: Path, data_dir: Path | None, name: str, architecture: type[Architecture] | None
+) -> Store:
+    """Unpickle a zoo, and register its architecture."""
+    if architecture is not None:
+        register(architecture, name)
+    return kind(folder, data_dir)

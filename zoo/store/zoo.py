@@ -4,6 +4,7 @@ from functools import reduce
 
 import numpy as np
 
+from zoo.errors import ZooError
 from zoo.store.networks import Networks, networks_of
 from zoo.store.reading import Store
 
@@ -53,5 +54,7 @@ class Zoo(Store):
         Raises:
             ZooError: If there is no such treatment.
         """
+        if not treatments:
+            raise ZooError(f"{self.folder}: paired: name two or more of {', '.join(self.treatments)}")
         pairs = reduce(np.intersect1d, [self[treatment].pairs for treatment in treatments])
         return tuple(Networks(self, treatment, pairs) for treatment in treatments)

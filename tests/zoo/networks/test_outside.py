@@ -242,6 +242,25 @@ def test_unpickling_a_recipe_registers_its_architecture(desk, installed, name):
     assert architecture_of(name).__qualname__ == "Net"
 
 
+def test_unpickling_a_zoo_registers_its_architecture(desk, zoo):
+    bare = len(pickle.dumps(open_zoo(zoo.folder)))
+    provide(f"{desk}/mine.py:Net")
+    content, path = pickle.dumps(open_zoo(zoo.folder)["standard"]), list(sys.path)
+    forget(dict(BUILT_IN), path)  # as a worker process, which is given the path
+    assert pickle.loads(content).stack([0, 1]).logits(torch.zeros(3, 64)).shape == (2, 3, 10)
+    assert bare < 500
+
+
+@pytest.mark.slow
+def test_the_command_line_measures_networks_of_a_class_in_a_file_with_workers(desk, zoo, tmp_path, asymzoo):
+    code, output, errors = asymzoo(
+        *("benchmark", "run", zoo.folder, "--out", tmp_path, "--only", "planes"),
+        *("--architecture", f"{desk}/mine.py:Net", "--workers", 2),
+    )
+    assert code == 0, errors
+    assert [line.split()[0] for line in output.splitlines()[:2]] == ["standard", "w_asymmetric"]
+
+
 @pytest.mark.slow
 def test_worker_processes_train_the_class_of_a_script(desk, zoo, tmp_path):
     run_script(desk, tmp_path, 2, "scripted")

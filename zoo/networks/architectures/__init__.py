@@ -26,7 +26,16 @@ BUILT_IN: dict[str, type[Architecture]] = {"mlp": MLP, "cnn": CNN, "resnet": Res
 ARCHITECTURES: dict[str, type[Architecture]] = dict(BUILT_IN)
 ENTRY_POINTS = "asymzoo.architectures"
 
-__all__ = ["ARCHITECTURES", "Architecture", "architecture_of", "is_importable", "provide", "register", "sites_of"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "architecture_of",
+    "is_importable",
+    "provide",
+    "provided",
+    "register",
+    "sites_of",
+]
 
 
 def register(architecture: type[nn.Module], name: str | None = None) -> None:
@@ -77,6 +86,12 @@ def is_importable(architecture: type[Architecture]) -> bool:
     if "<locals>" in architecture.__qualname__:
         return False
     return architecture.__module__ != "__main__" or Path(getattr(sys.modules["__main__"], "__file__", "")).is_file()
+
+
+def provided(name: str) -> type[Architecture] | None:
+    """Return your own registered architecture with a name, if there is one that other processes can import."""
+    architecture = None if name in BUILT_IN else ARCHITECTURES.get(name)
+    return architecture if architecture is not None and is_importable(architecture) else None
 
 
 def provide(source: str) -> str:
