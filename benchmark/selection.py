@@ -38,7 +38,7 @@ def good(networks: Networks, least: int) -> Networks:
         TaskError: If there are fewer than `least`, or they do not share their activations.
     """
     check_shared(networks, "activations")
-    chosen = networks[networks["status"] == "trained"]
+    chosen = trained(networks, 0)
     if len(chosen) and any(np.ptp(values) > 0 for values in chosen.group("hyperparameter").values()):
         accuracy = chosen["train_accuracy"]
         chosen = chosen[accuracy >= np.median(accuracy)]

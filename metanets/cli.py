@@ -131,7 +131,7 @@ def predict(
 
     from metanets.evaluation import predict as predict_split
     from metanets.metanet import Metanet
-    from metanets.metrics import metrics_of
+    from metanets.metrics import measure
     from zoo.errors import TaskError, nearest
     from zoo.opening import open_zoo
     from zoo.store.columns import SPLITS
@@ -147,8 +147,8 @@ def predict(
     typer.echo(f"{len(found['pair'])} networks, {metanet.target} by {metanet.origin.model}")
     known = np.isfinite(found["true"])
     true, predicted = (metanet.link.on_scale(found[name][known]) for name in ("true", "predicted"))
-    for name, metric in metrics_of(predicted).items() if known.sum() > 1 else ():
-        typer.echo(f"{name:20}{metric(true, predicted):7.3f}")
+    for name, value in measure(true, predicted).items() if known.sum() > 1 else ():
+        typer.echo(f"{name:20}{value:7.3f}")
     if out is not None:
         described = {"model": metanet.origin.model, "task": asked.model_dump(mode="json")}
         listed = {name: [None if v != v else v for v in values.tolist()] for name, values in found.items()}

@@ -20,6 +20,7 @@ from metanets.models import MODELS
 from metanets.models.boosted import Boosted
 from metanets.selection import Labelled, rows_column, select_all, select_unlabelled
 from metanets.settings import Settings
+from metanets.targets import to_units
 from metanets.tasks import Task, TaskData
 from metanets.training import Model, check_access, class_of, fit, train
 from zoo.errors import TaskError, nearest
@@ -211,7 +212,6 @@ def _measure(
     """Return how well predictions, on the scale of the target, agree with the targets of the test networks."""
     test = found["test"]
     true = test.y.numpy()
-    units = np.exp if test.column is not None and test.column.scale == "logarithmic" else np.asarray
     return Result(
         model=model,
         task=task,
@@ -222,8 +222,8 @@ def _measure(
         seconds=dict(seconds),
         metrics={name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()},
         pairs=test.pairs.tolist(),
-        true=_short(units(true)),
-        predicted=_short(units(predicted)),
+        true=_short(to_units(true, test.column)),
+        predicted=_short(to_units(predicted, test.column)),
         settings=settings or Settings(),
     )
 

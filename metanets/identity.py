@@ -1,9 +1,10 @@
 """What identifies the data of a task, so that a score is never compared with one on other data."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 
-from metanets.selection import Labelled, rows_column
+from metanets.selection import Labelled
 from metanets.tasks import Task, TaskData
 from zoo.errors import TaskError
 from zoo.store.columns import Split
@@ -24,8 +25,10 @@ def identify(
     labels, rows = sha256(), sha256()
     for labelled in found.values() if found else ():
         labels.update(labelled.values.astype("<f8").tobytes())
-    for networks in found["test"].networks if found else ():
-        rows.update(networks[rows_column(task.rows)].astype("<f4", copy=False).tobytes())
+    if found:
+        test = found["test"]
+        stored = replace(test, permuted=False) if test.permuted else test  # which has read its rows, or will
+        rows.update(stored.rows.numpy().astype("<f4", copy=False).tobytes())
     return TaskData(
         recipe=zoo.digest({*task.learn_from, *(() if task.test_recipe else task.test_on)}),
         pairs=len(zoo),

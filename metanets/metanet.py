@@ -19,7 +19,7 @@ from metanets.examples import Examples, InMemory, ItemByItem, examples_of
 from metanets.graph import ParameterGraph
 from metanets.inputs import Reader
 from metanets.links import Link
-from metanets.metrics import metrics_of
+from metanets.metrics import measure
 from metanets.selection import Labelled, label
 from metanets.settings import Settings
 from zoo.errors import TaskError
@@ -111,7 +111,7 @@ class Metanet:
             raise TaskError("targets: some are not finite; leave out these networks")
         true, predicted = examples.y.cpu().numpy(), self.predict_on_scale(examples).double().numpy()
         true = true.astype(float) if predicted.ndim == 1 else true
-        return {name: metric(true, predicted) for name, metric in metrics_of(predicted).items()}
+        return measure(true, predicted)
 
     def check(self, networks: Networks | Labelled) -> None:
         """Raise a `TaskError` if networks have another layout than those that it reads."""

@@ -71,6 +71,11 @@ METRICS: dict[str, Metric] = {
 CLASS_METRICS: dict[str, Metric] = {"accuracy": accuracy, "log_loss": log_loss}
 
 
+def measure(true: Vector | Classes, predicted: Vector | Probabilities) -> dict[str, float]:
+    """Return the value of each metric by name."""
+    return {name: metric(true, predicted) for name, metric in metrics_of(predicted).items()}
+
+
 def metrics_of(predicted: Vector | Probabilities) -> dict[str, Metric]:
     """Return the metrics by name that fit predictions: of numbers `(N,)`, or of classes `(N, classes)`."""
     return METRICS if predicted.ndim == 1 else CLASS_METRICS

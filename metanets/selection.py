@@ -1,11 +1,9 @@
 """The networks of a task: which of a zoo's networks a split has, their rows and their targets."""
 
-import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from metanets.inputs import Reader, fit_reader, is_usual
 from metanets.targets import DERIVED, describe_target, read_targets, to_scale
-from metanets.tasks import Task, parse_condition
+from metanets.tasks import COMPARISONS, Task, parse_condition
 from zoo.errors import TaskError, nearest
 from zoo.networks.parameters import ParameterLayout
 from zoo.seeds import rng_for
@@ -22,14 +20,6 @@ from zoo.store.columns import SPLITS, Column, Split
 from zoo.store.networks import Networks
 from zoo.store.zoo import Zoo
 
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-}
 UNKNOWN = Column(name="unknown", kind="metric", dtype="float32")  # a target that a zoo does not hold
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from zoo.errors import TaskError
+from zoo.files import read_toml
 from zoo.recipes.explaining import explain
 
 
@@ -67,13 +67,9 @@ class Settings(BaseModel):
             TaskError: If it cannot be read, or a field is wrong.
         """
         try:
-            return cls(**tomllib.loads(Path(path).read_text()))
-        except OSError as error:
-            raise TaskError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
+            return cls(**read_toml(Path(path), TaskError))
         except ValidationError as error:
             raise TaskError(f"{path}: {explain(error, lambda place: cls)}") from None
-        except ValueError as error:  # TOML and UTF-8
-            raise TaskError(f"{path}: not valid TOML: {error}") from None
 
     def to_toml(self) -> str:
         """Return what differs from the defaults as TOML, which `load` reads."""

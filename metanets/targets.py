@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 
 from metanets.tasks import TREATMENT
@@ -63,6 +63,11 @@ def to_scale(values: Float[np.ndarray, " networks"], column: Column) -> Float[np
     if column.scale == "linear":
         return values
     return np.log(values, where=values > 0, out=np.full_like(values, np.nan))
+
+
+def to_units(values: Shaped[np.ndarray, "..."], column: Column | None) -> Shaped[np.ndarray, "..."]:
+    """Return values in the units of their column, the inverse of `to_scale`; without a column they are unchanged."""
+    return values if column is None or column.scale == "linear" else np.exp(values)
 
 
 def _is_number(column: Column) -> bool:

@@ -1,14 +1,15 @@
 """A task: a frozen question about zoos, which metanetworks learn to answer and are scored on."""
 
+import operator
 import re
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from zoo.errors import TaskError, nearest
+from zoo.files import read_toml
 from zoo.recipes.explaining import explain
 from zoo.stored import COLUMN_NAME, TREATMENT_NAME, ZOO_NAME, Stored, digest_of
 
@@ -20,7 +21,15 @@ ACCESS: tuple[Access, ...] = ("weights", "weights+function", "weights+data")
 TreatmentName = Annotated[str, Field(pattern=f"^{TREATMENT_NAME.pattern}$")]
 ZooName = Annotated[str, Field(pattern=f"^{ZOO_NAME.pattern}$")]
 
-CONDITION = re.compile(rf"\s*({COLUMN_NAME.pattern})\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*")
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+CONDITION = re.compile(rf"\s*({COLUMN_NAME.pattern})\s*({'|'.join(COMPARISONS)})\s*(\S.*?)\s*")
 ROWS = re.compile(r"weights|initial|checkpoint:0?\.[0-9]*[1-9][0-9]*")
 
 
@@ -169,13 +178,7 @@ class Task(Stored):
                 names = f"built-in tasks are {', '.join(known)}; " if known else ""
                 raise TaskError(f"{source}: no such task{nearest(str(source), known)}; {names}files end in .toml")
             path = known[str(source)]
-        try:
-            values = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise TaskError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise TaskError(f"{path}: not valid TOML: {error}") from None
-        return cls.read(values, str(path))
+        return cls.read(read_toml(path, TaskError), str(path))
 
     @classmethod
     def read(cls, values: dict[str, Any], source: str = "task") -> "Task":

@@ -15,6 +15,7 @@ from metanets.checkpoints import Origin, name_of
 from metanets.datasets import ZooGraphs, source_of
 from metanets.descent import descend
 from metanets.examples import Examples, examples_of, read_examples
+from metanets.graph import ParameterGraph
 from metanets.identity import check_identity, identify
 from metanets.inputs import Reader
 from metanets.links import Link
@@ -64,23 +65,23 @@ def fit(
     """
     if settings is None:
         settings = module.settings if isinstance(module, Metanetwork) else Settings()
-    examples = examples_of(train), examples_of(validation)
+    learnt, validated = examples_of(train), examples_of(validation)
+    origin = Origin(name_of(module), settings)
     source, other = source_of(train), source_of(validation)
     if source is None:
-        return _fit([module], *examples, settings, [seed])[0]
+        return _fit([module], learnt, validated, origin, [seed])[0]
     if other is not None and (other.target, other.raw) != (source.target, source.raw):
         raise TaskError(f"validation: target {other.target}, raw={other.raw}; give both data sets the same arguments")
     if other is not None and not source.raw and not source.reader.is_like(other.reader):
         raise TaskError(
             "validation: its values are standardised otherwise; pass the reader of the first, reader=train.reader"
         )
-    metanet = _fit([module], *examples, settings, [seed], source.column)[0]
-    metanet.origin = replace(metanet.origin, target=source.target, rows=source.read)
+    origin = replace(origin, target=source.target, rows=source.read)
     given = source if other is None else other
-    if not given.raw and given.transform is None:  # else the module does not read what the reader gives
-        metanet.reader = source.reader
-        metanet.graph = source.graph if isinstance(source, ZooGraphs) and not isinstance(module, Metanetwork) else None
-    return metanet
+    if given.raw or given.transform is not None:  # the module does not read what the reader gives
+        return _fit([module], learnt, validated, origin, [seed], source.column)[0]
+    graph = source.graph if isinstance(source, ZooGraphs) and not isinstance(module, Metanetwork) else None
+    return _fit([module], learnt, validated, origin, [seed], source.column, source.reader, graph)[0]
 
 
 def train(
@@ -124,14 +125,11 @@ def train(
     learnt = read_examples(labelled, reader, augment=settings.augment == "permute")
     validation = read_examples(select_usual(task, zoo), reader)
     modules = [begin(model, reader, len(task.classes) or 1, settings, seed).to(device) for seed in range(seeds)]
+    origin = Origin(name_of(modules[0]), settings, task, data, target=task.target, rows=labelled.read)
     trained = []
     for some in [range(seeds)] if kind.stacks else [range(seed, seed + 1) for seed in range(seeds)]:
-        trained += _fit([modules[seed] for seed in some], learnt, validation, settings, some, labelled.column)
+        trained += _fit([modules[seed] for seed in some], learnt, validation, origin, some, labelled.column, reader)
         progress(len(some))
-    for metanet in trained:
-        metanet.reader = reader
-        metanet.origin = replace(metanet.origin, settings=settings, task=task, data=data)
-        metanet.origin = replace(metanet.origin, target=task.target, rows=labelled.read)
     return trained
 
 
@@ -180,11 +178,13 @@ def _fit(
     modules: Sequence[nn.Module],
     train: Examples,
     validation: Examples,
-    settings: Settings,
+    origin: Origin,
     seeds: Sequence[int],
     column: Column | None = None,
+    reader: Reader | None = None,
+    graph: ParameterGraph | None = None,
 ) -> list[Metanet]:
-    """Train modules of one class, one for each seed."""
+    """Train modules of one class, one for each seed, by the settings of their origin."""
     if (train.y == train.y[0]).all():
         raise TaskError("all networks to learn from have the same target; there is nothing to predict")
     if not train.y.isfinite().all() or not validation.y.isfinite().all():
@@ -197,13 +197,13 @@ def _fit(
         if isinstance(modules[0], Metanetwork):
             kind = type(modules[0])
             link = kind.link(link)
-            epochs = kind.learn(modules, train, validation, link, settings, seeds)
+            epochs = kind.learn(modules, train, validation, link, origin.settings, seeds)
         else:
-            epochs = descend(modules, train, validation, link, settings, seeds)
+            epochs = descend(modules, train, validation, link, origin.settings, seeds)
     seconds = (time.perf_counter() - began) / len(seeds)
     metanets = []
     for module, seed, own in zip(modules, seeds, epochs, strict=True):
-        origin = Origin(name_of(module), settings, seed=seed, epochs=own, seconds=seconds)
-        metanets.append(Metanet(None, module, link, origin))
+        came = replace(origin, seed=seed, epochs=own, seconds=seconds)
+        metanets.append(Metanet(reader, module, link, came, graph))
         metanets[-1].predict_on_scale(validation)  # raises if a prediction is not finite
     return metanets

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from metanets.metrics import metrics_of, selection_score
+from metanets.metrics import measure, selection_score
 from metanets.selection import select_usual
 from metanets.settings import Settings
 from metanets.tasks import Task
@@ -78,8 +78,7 @@ def tune(
         predicted = metanet.predict_on_scale(metanet.read(validation)).double().numpy()
         true = validation.y.numpy()
         true = true.astype(float) if predicted.ndim == 1 else true
-        metrics = {name: metric(true, predicted) for name, metric in metrics_of(predicted).items()}
-        found.append(Trial(candidate, metrics, selection_score(true, predicted)))
+        found.append(Trial(candidate, measure(true, predicted), selection_score(true, predicted)))
         progress(1)
     return sorted(found, key=lambda trial: -trial.score)
 

@@ -1,14 +1,37 @@
-"""Writes files completely or not at all, and computes their SHA-256 checksums."""
+"""Writes files completely or not at all, computes their SHA-256 checksums, and reads TOML."""
 
 import errno
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import AsymZooError, ZooError
+
+
+def read_toml(path: Traversable, error: type[AsymZooError]) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Arguments:
+        path: Path of the file.
+        error: Class of the error.
+
+    Raises:
+        AsymZooError: If the file cannot be read, or is not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({cause.strerror}); give the path of a TOML file") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: not valid TOML: no UTF-8 at byte {cause.start}; correct it") from cause
+    except tomllib.TOMLDecodeError as cause:
+        raise error(f"{path}: not valid TOML: {cause}; correct it") from cause
 
 
 def is_occupied(folder: Path) -> bool:

@@ -1,7 +1,23 @@
 import numpy as np
 import pytest
 
+from metanets.training import train
+from tests.metanets.scenarios import FEW, STANDARD
+from zoo import statistics
 from zoo.store.columns import KNOWN, SPLITS
+
+
+@pytest.fixture
+def rough_intervals(monkeypatch):
+    """Intervals from few resamples."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 40)
+
+
+@pytest.fixture(scope="session")
+def trained(planted_zoo):
+    """A small metanetwork of statistics; for reading only."""
+    settings = FEW.model_copy(update={"options": {"hidden": 8}})
+    return train(STANDARD, planted_zoo, "statnn", settings=settings)[0]
 
 
 @pytest.fixture(scope="session")

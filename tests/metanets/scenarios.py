@@ -3,15 +3,30 @@
 from torch import nn
 from torch_geometric.nn import GraphConv, global_mean_pool
 
+from metanets.evaluation import evaluate
 from metanets.models import Metanetwork
 from metanets.settings import Settings
 from metanets.tasks import Task
 from tests.conftest import PLANTED
 
+CHEAP = ("linear", "mlp", "statnn", "gmn")  # one for each kind of input, and a large state
+FEW = Settings(epochs=3, batch_size=32)
+BRIEF = Settings(epochs=5, batch_size=16)
+LONG = Settings(epochs=60, learning_rate=1e-3)
+
 
 def ask(treatment="standard", **fields):
     """A task about a planted zoo."""
     return Task.read({"recipe": "small", "learn_from": treatment} | fields)
+
+
+def measure(zoo, task, model, **options):
+    """The result of two short trainings, unless options say otherwise."""
+    return evaluate(task, zoo, model, **{"seeds": 2, "settings": BRIEF} | options)
+
+
+def held_out(zoo, treatment="standard"):
+    return zoo[treatment].split("test")
 
 
 STANDARD = ask()

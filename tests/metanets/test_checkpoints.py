@@ -14,24 +14,11 @@ from metanets.metanet import Metanet
 from metanets.settings import Settings
 from metanets.training import fit, train
 from tests.conftest import PLANTED
-from tests.metanets.scenarios import CLASSES, STANDARD, GraphRegressor, Mean, ask
+from tests.metanets.scenarios import CHEAP, CLASSES, FEW, STANDARD, GraphRegressor, Mean, ask, held_out
 from zoo.errors import AsymZooError, TaskError
 
-FEW = Settings(epochs=3, batch_size=32)
-CHEAP = ("linear", "mlp", "statnn", "gmn")  # one for each kind of input, and a large state
 TARGETS = ("test_accuracy", "test_loss", "learning_rate", "generalisation_gap")
 FUZZ = budget(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def networks_of(zoo, treatment="standard"):
-    return zoo[treatment].split("test")
-
-
-@pytest.fixture(scope="module")
-def trained(planted_zoo):
-    """A small metanetwork of statistics."""
-    settings = FEW.model_copy(update={"options": {"hidden": 8}})
-    return train(STANDARD, planted_zoo, "statnn", settings=settings)[0]
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +43,25 @@ def assert_read_back(metanet, networks, path, **options):
 def test_a_metanetwork_read_from_a_file_predicts_the_same(planted_zoo, tmp_path, model, treatment):
     task, settings = ask(treatment, target="test_loss"), FEW.model_copy(update={"include_fixed": True})
     metanet = train(task, planted_zoo, model, seeds=2, settings=settings)[1]
-    loaded = assert_read_back(metanet, networks_of(planted_zoo, treatment), tmp_path / "some" / "folder" / "metanet")
+    loaded = assert_read_back(metanet, held_out(planted_zoo, treatment), tmp_path / "some" / "folder" / "metanet")
     assert loaded.reader.layout == metanet.reader.layout
     assert repr(loaded) == f"Metanet({model!r}, small/{treatment}/test_loss)"
     assert (loaded.origin.seed, loaded.origin.task) == (1, task)
     assert loaded.origin.data.recipe == planted_zoo.digest([treatment])
-    assert loaded.predict(networks_of(planted_zoo, treatment)).std() > 0
+    assert loaded.predict(held_out(planted_zoo, treatment)).std() > 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_metanetwork_of_any_number_is_read_back(planted_zoo, tmp_path, target):
     (metanet,) = train(ask(target=target), planted_zoo, "linear", settings=FEW)
-    loaded = assert_read_back(metanet, networks_of(planted_zoo), tmp_path / "metanet.safetensors")
+    loaded = assert_read_back(metanet, held_out(planted_zoo), tmp_path / "metanet.safetensors")
     assert loaded.target == target
 
 
 def test_a_metanetwork_of_classes_is_read_back(planted_zoo, tmp_path):
     (metanet,) = train(CLASSES, planted_zoo, "statnn", settings=FEW)
     for treatment in PLANTED:
-        assert_read_back(metanet, networks_of(planted_zoo, treatment), tmp_path / "metanet.safetensors")
+        assert_read_back(metanet, held_out(planted_zoo, treatment), tmp_path / "metanet.safetensors")
     assert metanet.origin.task.classes == PLANTED
 
 
@@ -82,13 +69,13 @@ def test_a_metanetwork_of_classes_is_read_back(planted_zoo, tmp_path):
 def test_a_class_of_a_users_own_is_read_back_by_giving_it(planted_zoo, tmp_path, task):
     path, settings = tmp_path / "mine.safetensors", Settings(epochs=2, options={"width": 3})
     (metanet,) = train(task, planted_zoo, Mean, settings=settings)
-    assert_read_back(metanet, networks_of(planted_zoo), path, model=Mean)
+    assert_read_back(metanet, held_out(planted_zoo), path, model=Mean)
     with pytest.raises(TaskError, match=r"holds tests\.metanets\.scenarios:Mean, which is not built in; Metanet.load"):
         Metanet.load(path)
 
 
 def test_a_module_of_a_users_own_is_read_back_by_giving_one_like_it(planted_zoo, tmp_path):
-    networks = networks_of(planted_zoo)
+    networks = held_out(planted_zoo)
     graphs = (ZooGraphs(planted_zoo["standard"].split(split), "test_loss") for split in ("train", "validation"))
     metanet = fit(GraphRegressor(11, 1), *graphs, FEW)
     loaded = assert_read_back(metanet, networks, tmp_path / "graphs", model=GraphRegressor(11, 1))

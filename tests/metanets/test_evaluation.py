@@ -16,24 +16,15 @@ from metanets.selection import select, select_all
 from metanets.settings import Settings
 from metanets.training import train
 from tests.conftest import PLANTED
-from tests.metanets.scenarios import CLASSES, STANDARD, Mean, ask
-from zoo import statistics
+from tests.metanets.scenarios import BRIEF, CLASSES, LONG, STANDARD, Mean, ask, measure
 from zoo.errors import TaskError, ZooError
 from zoo.store.columns import SPLITS
 
-FEW = Settings(epochs=5, batch_size=16)
-LONG = Settings(epochs=60, learning_rate=1e-3)
 MODEL = pytest.mark.parametrize("model", ["linear", "mlp", "statnn"])
 TREATMENT = pytest.mark.parametrize("treatment", PLANTED)
 
 
-@pytest.fixture(autouse=True)
-def rough_intervals(monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 40)
-
-
-def measure(zoo, task, model, **options):
-    return evaluate(task, zoo, model, **{"seeds": 2, "settings": FEW} | options)
+pytestmark = pytest.mark.usefixtures("rough_intervals")
 
 
 @MODEL
@@ -60,7 +51,7 @@ def test_same_seed_same_predictions_and_every_seed_its_own(planted_zoo, model):
     [(STANDARD, "mlp"), (ask("w_asymmetric"), "linear"), (ask(target="learning_rate"), "statnn"), (CLASSES, "mlp")],
 )
 def test_predictions_are_those_of_the_metanetworks_and_these_can_be_given(planted_zoo, task, model):
-    metanets = train(task, planted_zoo, model, seeds=2, settings=FEW)
+    metanets = train(task, planted_zoo, model, seeds=2, settings=BRIEF)
     result, given = (measure(planted_zoo, task, each) for each in (model, metanets))
     found = select(task, planted_zoo, "test")
     predicted = torch.stack([metanet.predict(found) for metanet in metanets])
@@ -146,19 +137,19 @@ def test_fewer_training_networks_are_counted_and_the_others_not_looked_at(plant_
 
 def test_a_metanetwork_can_be_tested_on_the_networks_of_another_treatment(planted_zoo):
     task = ask(test_on="w_asymmetric")
-    metanets = train(task, planted_zoo, "mlp", seeds=2, settings=FEW)
+    metanets = train(task, planted_zoo, "mlp", seeds=2, settings=BRIEF)
     result = measure(planted_zoo, task, metanets)
     assert (result.treatment, result.tested_on) == ("standard", "w_asymmetric")
     networks = planted_zoo["w_asymmetric"].split("test")
     assert np.allclose(result.true, networks["test_accuracy"], atol=1e-4)
     assert np.allclose(result.predicted[1], metanets[1].predict(networks), atol=1e-4)
-    include_fixed = FEW.model_copy(update={"include_fixed": True})
+    include_fixed = BRIEF.model_copy(update={"include_fixed": True})
     assert result.predicted != measure(planted_zoo, STANDARD, "mlp", settings=include_fixed).predicted
 
 
 def test_a_metanetwork_can_be_tested_on_another_zoo(planted_zoo, other_zoo):
     task = ask(test_recipe="other", test_on="syre")
-    metanets = train(task, planted_zoo, "statnn", seeds=2, settings=FEW)
+    metanets = train(task, planted_zoo, "statnn", seeds=2, settings=BRIEF)
     result = measure(planted_zoo, task, metanets, test_zoo=other_zoo)
     networks = other_zoo["syre"].split("test")
     assert result.pairs == networks.pairs.tolist()
@@ -240,16 +231,16 @@ def test_classes_and_modules_of_a_users_own_are_evaluated(planted_zoo):
 
 
 def test_a_metanetwork_is_measured_on_what_it_was_trained_for_alone(planted_zoo):
-    metanets = train(STANDARD, planted_zoo, "linear", settings=FEW)
+    metanets = train(STANDARD, planted_zoo, "linear", settings=BRIEF)
     with pytest.raises(
         TaskError, match=r"predicts test_accuracy, but the task small/standard/test_loss asks for test_los"
     ):
         measure(planted_zoo, ask(target="test_loss"), metanets)
-    told = train(CLASSES, planted_zoo, "statnn", settings=FEW)
+    told = train(CLASSES, planted_zoo, "statnn", settings=BRIEF)
     with pytest.raises(TaskError, match="tells other treatments apart than w_asymmetric and standard of"):
         measure(planted_zoo, ask(PLANTED[::-1], target="treatment"), told)
     curious = type("Curious", (Mean,), {"access": "weights+function"})
-    given = train(ask(access="weights+function"), planted_zoo, curious, settings=FEW)
+    given = train(ask(access="weights+function"), planted_zoo, curious, settings=BRIEF)
     with pytest.raises(TaskError, match=r"Curious: uses weights\+function, but the task .* allows weights$"):
         measure(planted_zoo, STANDARD, given)
 

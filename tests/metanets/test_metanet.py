@@ -11,30 +11,16 @@ from metanets.selection import fit_task_reader, select
 from metanets.settings import Settings
 from metanets.training import train
 from tests.conftest import PLANTED
-from tests.metanets.scenarios import CLASSES, STANDARD, ask
+from tests.metanets.scenarios import CHEAP, CLASSES, FEW, STANDARD, ask, held_out
 from tests.scenarios import NETWORKS, treat
 from zoo.errors import TaskError
-
-FEW = Settings(epochs=3, batch_size=32)
-CHEAP = ("linear", "mlp", "statnn", "gmn")  # one for each kind of input, and a large state
-
-
-def networks_of(zoo, treatment="standard"):
-    return zoo[treatment].split("test")
-
-
-@pytest.fixture(scope="module")
-def trained(planted_zoo):
-    """A small metanetwork of statistics."""
-    settings = FEW.model_copy(update={"options": {"hidden": 8}})
-    return train(STANDARD, planted_zoo, "statnn", settings=settings)[0]
 
 
 @pytest.mark.parametrize("model", CHEAP)
 @pytest.mark.parametrize("treatment", PLANTED)
 def test_predictions_for_modules_rows_and_data_sets_are_those_for_their_networks(planted_zoo, model, treatment):
     (metanet,) = train(ask(treatment), planted_zoo, model, settings=FEW)
-    networks = networks_of(planted_zoo, treatment)[:5]
+    networks = held_out(planted_zoo, treatment)[:5]
     predicted = metanet.predict(networks)
     others = [networks.weights[:], networks["weights"], [networks.module(i) for i in range(5)]]
     others.append(ZooRows(networks, reader=metanet.reader))
@@ -54,14 +40,14 @@ def test_predictions_do_not_depend_on_how_many_there_are(trained, planted_zoo):
 
 def test_predictions_of_a_logarithm_are_in_the_units_of_the_target(planted_zoo):
     (metanet,) = train(ask(target="learning_rate"), planted_zoo, "linear", settings=Settings(epochs=60))
-    networks = networks_of(planted_zoo)
+    networks = held_out(planted_zoo)
     predicted, true = metanet.predict(networks).numpy(), networks["learning_rate"]
     assert r2_score(np.log(true), np.log(predicted)) > 0.7
     assert metanet.evaluate(networks)["r2"] == pytest.approx(r2_score(np.log(true), np.log(predicted)), abs=1e-4)
 
 
 def test_metrics_are_those_of_scikit_learn(planted_zoo, plant_zoo, trained):
-    networks = networks_of(planted_zoo)
+    networks = held_out(planted_zoo)
     assert trained.evaluate(networks)["r2"] == pytest.approx(
         r2_score(networks["test_accuracy"], trained.predict(networks)), abs=1e-5
     )
@@ -73,7 +59,7 @@ def test_metrics_are_those_of_scikit_learn(planted_zoo, plant_zoo, trained):
         "log_loss": log_loss(found.values, predicted / predicted.sum(1, keepdims=True)),
     }
     assert metanet.evaluate(found) == pytest.approx(expected, abs=1e-6)
-    parts = [metanet.evaluate(networks_of(planted_zoo, treatment))["accuracy"] for treatment in PLANTED]
+    parts = [metanet.evaluate(held_out(planted_zoo, treatment))["accuracy"] for treatment in PLANTED]
     assert np.mean(parts) == pytest.approx(expected["accuracy"])
     with pytest.raises(TaskError, match="syre is none of the classes standard, w_asymmetric"):
         metanet.evaluate(plant_zoo(treatments=["syre"], pairs=8)["syre"])
@@ -84,10 +70,10 @@ def test_networks_without_a_target_are_predicted_and_left_out_of_metrics(plant_z
         arrays["test_accuracy"][np.flatnonzero(arrays["split"] == "test")[:3]] = np.nan
 
     networks = plant_zoo(change)["standard"].split("test")
-    assert torch.equal(trained.predict(networks), trained.predict(networks_of(planted_zoo)))
+    assert torch.equal(trained.predict(networks), trained.predict(held_out(planted_zoo)))
     with pytest.warns(UserWarning, match="3 of"):
         evaluated = trained.evaluate(networks)
-    assert evaluated == trained.evaluate(networks_of(planted_zoo)[3:])
+    assert evaluated == trained.evaluate(held_out(planted_zoo)[3:])
     rows = trained.reader(networks.weights[:])
     with pytest.raises(TaskError, match=r"^targets: some are not finite; leave out these networks"):
         trained.evaluate([*zip(rows, networks["test_accuracy"], strict=True)])

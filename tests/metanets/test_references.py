@@ -2,24 +2,13 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from metanets.evaluation import evaluate
-from metanets.settings import Settings
 from tests.conftest import PLANTED
-from tests.metanets.scenarios import CLASSES, STANDARD, ask
-from zoo import statistics
+from tests.metanets.scenarios import CLASSES, STANDARD, ask, measure
 
-FEW = Settings(epochs=5, batch_size=16)
-LONG = Settings(epochs=60, learning_rate=1e-3)
 TREATMENT = pytest.mark.parametrize("treatment", PLANTED)
 
 
-@pytest.fixture(autouse=True)
-def rough_intervals(monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 40)
-
-
-def measure(zoo, task, model, **options):
-    return evaluate(task, zoo, model, **{"seeds": 2, "settings": FEW} | options)
+pytestmark = pytest.mark.usefixtures("rough_intervals")
 
 
 @TREATMENT

@@ -4,7 +4,6 @@ A recipe is a TOML file. The built-in ones are in `zoo/recipes`.
 """
 
 import json
-import tomllib
 from collections.abc import Iterable
 from functools import reduce
 from importlib.resources import files
@@ -27,6 +26,7 @@ from zoo.data import DATASETS, Data, load_data
 from zoo.data.augmentation import Augmentation
 from zoo.data.imported import Imported
 from zoo.errors import RecipeError, nearest
+from zoo.files import read_toml
 from zoo.networks.architectures import BUILT_IN as KNOWN_TO_ALL
 from zoo.networks.architectures import Architecture, architecture_of, register
 from zoo.recipes.arguments import ArchitectureArguments, arguments_of
@@ -159,18 +159,8 @@ class Recipe(Stored):
                     f"{source}: no such recipe{nearest(str(source), built_in_recipes())}; "
                     f"use one of {', '.join(built_in_recipes())}, or a file that ends in .toml"
                 )
-            text = (BUILT_IN / f"{source}.toml").read_text()
-        else:
-            try:
-                text = path.read_text()
-            except OSError as error:
-                raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
-            except UnicodeDecodeError as error:
-                raise RecipeError(f"{path}: not valid TOML: no UTF-8 at byte {error.start}; correct it") from error
-        try:
-            return cls.read(tomllib.loads(text), str(source))
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{source}: not valid TOML: {error}; correct it") from error
+            return cls.read(read_toml(BUILT_IN / f"{source}.toml", RecipeError), str(source))
+        return cls.read(read_toml(path, RecipeError), str(source))
 
     @classmethod
     def read(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
