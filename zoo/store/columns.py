@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 Kind = Literal["id", "weights", "constant", "hyperparameter", "setting", "metric", "curve", "cost"]
@@ -40,11 +40,6 @@ class Column(BaseModel):
     bounds: tuple[float | None, float | None] = (None, None)
     meaning: str = ""
     treatments: tuple[str, ...] | None = None
-
-    @property
-    def numpy_dtype(self) -> DTypeLike:
-        """Type of the values in memory."""
-        return np.str_ if self.dtype == "string" else np.dtype(self.dtype)
 
     def shape(self, networks: int, parameters: int) -> tuple[int, ...]:
         """Return the shape of the column's array for K networks with P parameters each."""
