@@ -18,7 +18,7 @@ from metanets.cli import app as metanets_app
 from zoo.cli import Architecture, DataDir, generate_with_bar, provide
 from zoo.cli import app as zoo_app
 from zoo.errors import AsymZooError
-from zoo.training.engines import fix_rounding
+from zoo.training.workers import fix_rounding
 
 OUTSIDE = (
     "Data set whose test examples are out of distribution for bayesian, in the subfolder of its name below --data-dir; "

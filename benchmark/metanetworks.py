@@ -25,7 +25,7 @@ from zoo.files import write_whole
 from zoo.progress import Progress, ignore
 from zoo.statistics import difference
 from zoo.store.zoo import Zoo
-from zoo.training.engines import run_in_processes
+from zoo.training.workers import run_in_processes
 
 
 @dataclass(frozen=True)

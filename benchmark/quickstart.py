@@ -17,7 +17,7 @@ from zoo.files import write_whole
 from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import Recipe
 from zoo.store.zoo import Zoo
-from zoo.training.engines import run_in_processes
+from zoo.training.workers import run_in_processes
 
 TREATMENTS = ("standard", "w_asymmetric", "sigma_asymmetric", "w_masked", "w_initialised")
 MODELS = ("mean", "linear", "mlp", "statnn")

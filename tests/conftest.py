@@ -14,8 +14,8 @@ from zoo.seeds import rng_for
 from zoo.store.columns import KNOWN
 from zoo.store.manifest import Mode
 from zoo.store.shards import write_constants, write_shard
-from zoo.training.engines import fix_rounding
 from zoo.training.planning import begin, hyperparameter
+from zoo.training.workers import fix_rounding
 
 PLANTED = ("standard", "w_asymmetric")
 MODE = Mode(device="cpu", processor="", torch="", data="")

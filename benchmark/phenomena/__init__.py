@@ -25,7 +25,7 @@ from zoo.errors import AsymZooError
 from zoo.progress import Log, Progress, ignore
 from zoo.store.networks import Networks
 from zoo.store.zoo import Zoo
-from zoo.training.engines import Report, run_in_processes
+from zoo.training.workers import Report, run_in_processes
 
 Measure = Callable[..., Sequence[Finding]]  # called with networks and data, and with `log=` if it takes that
 

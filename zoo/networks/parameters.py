@@ -7,7 +7,7 @@ and graphs are all derived from these names; nothing about symmetry is written b
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import prod
+from math import prod, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -241,7 +241,7 @@ class ParameterLayout:
                 offset[where] = parameter.role == "norm_scale"
             else:
                 weight = self[parameter.name.rpartition(".")[0] + ".weight"]
-                bound[where] = weight.fan_in**-0.5
+                bound[where] = 1 / sqrt(weight.fan_in)
         uniform = 2 * rng.random(self.size, dtype=np.float32) - 1
         return torch.from_numpy(offset + bound * uniform)
 

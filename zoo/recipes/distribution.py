@@ -3,6 +3,8 @@
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from zoo.recipes.rounding import correct_exp, correct_log
+
 
 class Distribution(BaseModel):
     """Distribution of a number. Exactly one field is given; in TOML, a plain number stands for `constant`.
@@ -55,7 +57,8 @@ class Distribution(BaseModel):
     def draw(self, rng: np.random.Generator) -> int | float:
         """Draw a value."""
         if self.log_uniform:
-            return float(np.exp(rng.uniform(*np.log(self.log_uniform))))
+            low, high = self.log_uniform
+            return correct_exp(rng.uniform(correct_log(low), correct_log(high)))
         if self.integers:
             return int(rng.integers(*self.integers, endpoint=True))
         return float(rng.uniform(self.low, self.high))

@@ -1,12 +1,13 @@
 """Training settings that all networks of a recipe share, and the schedule of their learning rate."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from zoo.data.augmentation import Augmentation
+from zoo.recipes.rounding import correct_power
 from zoo.stored import Stored
 
 Schedule = Literal["constant", "triangular", "warmup", "exponential_warmup"]
@@ -27,7 +28,10 @@ class Optimizer(Stored):
         momentum: Momentum of SGD.
         betas, epsilon: Decay rates of the moments, and constant in the denominator, of AdamW.
         augmentation: Augmentation of the training images; by default none.
+        curves: Number of epochs from one measurement of the metrics to the next; those of the last epoch always are.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"curves"})
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     batch_size: PositiveInt = 64
@@ -38,6 +42,7 @@ class Optimizer(Stored):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     augmentation: Augmentation | None = None
+    curves: PositiveInt = 1
 
     def factors(self, epochs: int, steps_per_epoch: int) -> Float[np.ndarray, " steps"]:
         """Return the learning rate at each step, as a fraction of the highest learning rate."""
@@ -47,7 +52,8 @@ class Optimizer(Stored):
         if self.schedule == "constant" or peak == 0:
             rising = np.ones(steps)
         elif self.schedule == "exponential_warmup":
-            rising = 100 ** np.minimum(step // steps_per_epoch * steps_per_epoch / peak - 1, 0)
+            exponents = np.minimum(np.arange(epochs) * steps_per_epoch / peak - 1, 0)
+            rising = np.repeat([correct_power(100.0, exponent) for exponent in exponents], steps_per_epoch)
         else:
             rising = np.minimum((step + 1) / peak, 1)
         if self.schedule == "triangular":

@@ -29,14 +29,14 @@ UNSEALED = b'{\n "seal": "%s",\n' % (b"0" * 64)
 
 
 class Mode(BaseModel):
-    """What trained weights depend on besides the recipe: in the same mode they are the same, bit for bit.
+    """What trained weights depend on besides the recipe; see `zoo.training.modes.give_same_bits`.
 
     Arguments:
         device: Device that trained, `cpu` or the name of a GPU.
         processor: Architecture, model and vector instructions of the processor.
         torch: Version of PyTorch.
         data: Digest of the data.
-        engine: Library that trained.
+        engine: Engine that trained, and its version.
         precision: Precision of the training.
     """
 

@@ -1,121 +1,85 @@
-"""Runs jobs in parallel: in processes on this machine, or on a Ray cluster.
+"""The engines that train networks, and the choice between them.
 
-An engine takes jobs and a function `work(job, report)`, and yields results as they are finished. Within `work`,
-`report(n)` reports that n more networks are complete. Every process has one thread: with two threads, a training step
-took 6 to 1,000 times longer while another process ran on the same two cores.
+`compiled` trains one network after the other on a CPU, with functions that Numba compiles; `torch` trains stacks of
+networks with PyTorch, on any device. Both give the same networks up to rounding.
 """
 
-import logging
-import multiprocessing
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_any
-from multiprocessing.queues import SimpleQueue
-from typing import Any, TypeVar
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
 
-from zoo.errors import AsymZooError
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-Report = Callable[[Any], object]  # receives numbers of networks, or what else the work reports
-Work = Callable[[Job, Report], Result]
+from zoo.data import Data
+from zoo.progress import Progress, ignore
+from zoo.recipes.optimizer import Optimizer
+from zoo.training.results import Draws, Trained
+from zoo.training.stacked import train_stacked
+from zoo.treatments import Treated
 
-_reports: "SimpleQueue[Any] | None" = None  # in a worker process: the queue of reports to its parent
+Engine = Literal["compiled", "torch"]
 
 
-def fix_rounding() -> None:
-    """Make matrix products of MKL independent of where in memory a network is, until the process ends.
+def train(
+    treated: Treated,
+    start: Float[Tensor, "networks parameters"],
+    draws: Draws,
+    data: Data,
+    settings: Optimizer,
+    *,
+    seed: int,
+    progress: Progress = ignore,
+) -> Trained:
+    """Train K networks with the fastest engine that can.
 
-    Without this, products of odd widths depend in the last bit on the position of a network in its stack. It costs no
-    time. MKL reads the setting at its first product, so this must be called before any computation.
+    Arguments:
+        treated: Architecture and treatment of the networks.
+        start: Initial `theta`, `(K, P)`. Training runs on its device and in its precision.
+        draws: Pair and hyperparameters of each network.
+        data: Data that the networks learn.
+        settings: Optimiser and schedule, the same for all networks.
+        seed: Seed of the recipe.
+        progress: Called with the number of networks whose training has just ended.
     """
-    os.environ.setdefault("MKL_CBWR", "AUTO")
+    single = start.dtype == torch.float32
+    engine = engine_for(treated, data, settings, start.device) if single else "torch"
+    return trainer(engine)(treated, start, draws, data, settings, seed=seed, progress=progress)
 
 
-def run_in_processes(jobs: Sequence[Job], work: Work[Job, Result], workers: int, report: Report) -> Iterator[Result]:
-    """Run jobs in worker processes, or in this process if `workers` is 1."""
-    if workers == 1:
-        import torch
+def engine_for(treated: Treated, data: Data, settings: Optimizer, device: torch.device | str) -> Engine:
+    """Return the fastest engine that can train networks.
 
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield from (work(job, report) for job in jobs)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    context = multiprocessing.get_context("spawn")
-    reports: SimpleQueue[Any] = context.SimpleQueue()
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker, (reports,)) as pool:
-        pending = {pool.submit(_work_in_process, job, work) for job in jobs}
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                while not reports.empty():
-                    report(reports.get())
-                for future in done:
-                    yield future.result()
-        except BrokenProcessPool:
-            raise AsymZooError(
-                "workers: a worker process ended before its work was done; if memory is short, use fewer workers; "
-                'in a script, call this under `if __name__ == "__main__":`'
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    The compiled one needs Numba and a CPU, and an architecture whose operations it knows (see
+    `zoo.training.compiled.lowering`), without augmentation of the examples.
 
-
-def _begin_worker(reports: "SimpleQueue[Any]") -> None:
-    import torch
-
-    global _reports
-    _reports = reports
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent ends: a parent that is killed cannot shut down its pool."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for_any([parent.sentinel])
-    os._exit(1)
-
-
-def _work_in_process(job: Job, work: Work[Job, Result]) -> Result:
-    assert _reports is not None
-    return work(job, _reports.put)
-
-
-def run_on_ray(jobs: Sequence[Job], work: Work[Job, Result], report: Report) -> Iterator[Result]:
-    """Run jobs on the Ray cluster at `RAY_ADDRESS`, or on a local one; progress is reported when a job is complete.
-
-    All nodes must share the folder of the zoo, and the folders of modules that are not installed.
+    Arguments:
+        treated: Architecture and treatment of the networks.
+        data: Data that the networks learn.
+        settings: Optimiser and schedule.
+        device: Device that trains.
     """
-    try:
-        import ray
-    except ImportError:
-        raise AsymZooError("engine: ray is not installed; pip install 'asymzoo[ray]', or use processes") from None
-    if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    if torch.device(device).type != "cpu" or settings.augmentation is not None or not can_compile():
+        return "torch"
+    from zoo.training.compiled.lowering import lower
 
-    @ray.remote(num_cpus=1)
-    def remote(job: bytes, path: Sequence[str]) -> tuple[Result, int]:
-        import torch
+    return "torch" if lower(treated, data.shape, settings.batch_size) is None else "compiled"
 
-        torch.set_num_threads(1)
-        # The job is unpickled in the next line, and may need modules from these folders.
-        sys.path.extend(folder for folder in path if folder not in sys.path)
-        counts: list[int] = []
-        return work(ray.cloudpickle.loads(job), counts.append), sum(counts)
 
-    pending: list[Any] = [remote.remote(ray.cloudpickle.dumps(job), sys.path) for job in jobs]
-    while pending:
-        (done,), pending = ray.wait(pending)
-        result, networks = ray.get(done)
-        report(networks)
-        yield result
+def can_compile() -> bool:
+    """Return whether Numba is installed and not switched off."""
+    if find_spec("numba") is None:
+        return False
+    from numba import config
+
+    return not config.DISABLE_JIT
+
+
+def trainer(engine: Engine) -> Callable[..., Trained]:
+    """Return the function of an engine, with the arguments of `train`."""
+    if engine == "torch":
+        return train_stacked
+    from zoo.training.compiled.training import train_compiled
+
+    return train_compiled

@@ -24,10 +24,11 @@ from zoo.store.held import pack_held
 from zoo.store.manifest import MANIFEST, File, Manifest
 from zoo.store.shards import write_constants, write_shard
 from zoo.store.zoo import Zoo
-from zoo.training.engines import fix_rounding, run_in_processes, run_on_ray
+from zoo.training.engines import Engine, engine_for, trainer
 from zoo.training.modes import mode_here
 from zoo.training.planning import Shard, begin, merge, plan
-from zoo.training.training import MEASURED, Draws, Trained, train
+from zoo.training.results import MEASURED, Draws, Trained
+from zoo.training.workers import fix_rounding, run_in_processes, run_on_ray
 from zoo.treatments import Treated
 
 
@@ -81,10 +82,23 @@ def generate(
         check_fit(recipe, treatment, data)
     manifest, recipe = _begin(recipe, folder)
     jobs = [ShardJob(shard, manifest, recipe, folder, device, data_dir) for shard in plan(manifest, shard_pairs)]
+    if jobs and workers != 1:
+        _compile_ahead(recipe, data, device)
     for file in _make(jobs, workers, progress) if jobs else ():
         manifest = manifest.model_copy(update={"files": (*manifest.files, file)})
         manifest.write(folder)
     return Zoo(folder, data_dir)
+
+
+def _compile_ahead(recipe: Recipe, data: Data, device: str) -> None:
+    """Compile the engine in this process, if one is compiled, so that no two workers do."""
+    for treatment in recipe.treatments:
+        treated = recipe.treat(treatment)
+        if engine_for(treated, data, recipe.training, device) == "compiled":
+            from zoo.training.compiled.training import compile_ahead
+
+            compile_ahead(treated, data, recipe.training)
+            return
 
 
 def check_device(device: str) -> None:
@@ -187,10 +201,11 @@ _load_once = lru_cache(maxsize=1)(load_data)  # a worker makes many shards from 
 def make_shard(job: ShardJob, progress: Progress) -> File:
     """Train the networks of a shard and write them."""
     fix_rounding()
-    recipe, shard = job.recipe, job.shard
+    recipe, shard, device = job.recipe, job.shard, job.device
     data = _load_once(recipe.data.name, data_dir=job.data_dir, train_limit=recipe.data.train_limit)
-    arrays = train_pairs(recipe, shard.treatment, shard.pairs, data, device=job.device, progress=progress)
-    mode = mode_here(job.device, data.digest)
+    engine = engine_for(recipe.treat(shard.treatment), data, recipe.training, device)
+    arrays = train_pairs(recipe, shard.treatment, shard.pairs, data, device=device, engine=engine, progress=progress)
+    mode = mode_here(device, data.digest, engine)
     return write_shard(job.folder, job.manifest, shard.treatment, shard.pairs, arrays, mode)
 
 
@@ -201,11 +216,12 @@ def train_pairs(
     data: Data,
     *,
     device: str = "cpu",
+    engine: Engine | None = None,
     progress: Progress = ignore,
 ) -> dict[str, NDArray[Any]]:
     """Train the networks of some pairs under a treatment.
 
-    Networks with similar numbers of epochs train together in stacks; the results do not depend on the stacks.
+    In stacks, networks with similar numbers of epochs train together; the results do not depend on the stacks.
 
     Arguments:
         recipe: Recipe of the networks.
@@ -213,6 +229,7 @@ def train_pairs(
         pairs: Numbers of the pairs.
         data: Data that the networks learn.
         device: Device that trains.
+        engine: Engine that trains, by default the fastest that can.
         progress: Called with the number of networks that were just trained.
 
     Returns:
@@ -223,10 +240,11 @@ def train_pairs(
     starts = start_rows(recipe, treatment, treated, pairs)
     trained: list[tuple[NDArray[np.int64], Trained]] = []
     by_length = hyperparameters["epochs"].argsort(kind="stable")
-    size = stack_size(treated.module, treated.layout, device)
+    engine = engine or engine_for(treated, data, recipe.training, device)
+    size = len(pairs) if engine == "compiled" else stack_size(treated.module, treated.layout, device)
     for index in np.split(by_length, range(size, len(pairs), size)):
         drawn = {name: torch.from_numpy(values[index]) for name, values in hyperparameters.items()}
-        result = train(
+        result = trainer(engine)(
             treated.take(torch.from_numpy(index)),
             starts[index].to(device),
             Draws(torch.tensor([pairs[i] for i in index]), **drawn),

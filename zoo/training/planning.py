@@ -13,7 +13,7 @@ from zoo.store.columns import KNOWN, WEIGHTS, Column
 from zoo.store.held import columns_held
 from zoo.store.manifest import MANIFEST, Manifest
 from zoo.store.shards import row_size
-from zoo.training.training import MEASURED
+from zoo.training.results import MEASURED
 
 SHARD_BYTES = 32 << 20  # most bytes of weights in a shard: a shard is also the unit of work that can be interrupted
 PACKAGES = ("asymzoo", "torch", "numpy", "h5py")  # their versions are recorded in the manifest

@@ -16,9 +16,10 @@ from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
 from zoo.store.networks import Networks
 from zoo.store.zoo import Zoo
-from zoo.training.engines import fix_rounding
+from zoo.training.engines import engine_for
 from zoo.training.generation import check_fit, train_pairs
-from zoo.training.modes import mode_here
+from zoo.training.modes import NAMES, give_same_bits, mode_here
+from zoo.training.workers import fix_rounding
 
 # Differences allowed between recorded and repeated measurements. Another processor rounds differently, which can change
 # the predicted class of an example. The values are bounds by choice, not measured.
@@ -56,10 +57,10 @@ def verify(
 ) -> Verification:
     """Check every file of a zoo, measure some of its networks again, and train some again.
 
-    Trained weights are compared only if this machine has the mode that was recorded. In another mode rounding differs,
-    and training amplifies it; there the initial weights and the loss after the first epoch are compared. Imported
-    networks are measured on the test set only, since their training examples are not known, and diverged ones are left
-    out.
+    Trained weights are compared if this machine gives the same ones as the mode that was recorded. Otherwise rounding
+    differs, and training amplifies it; then the initial weights and the loss after the first epoch are compared.
+    Imported networks are measured on the test set only, since their training examples are not known, and diverged ones
+    are left out.
 
     Arguments:
         zoo: Zoo to verify.
@@ -91,8 +92,8 @@ def verify(
     for treatment, pair in chosen:
         same = _retrain(zoo, recipe, treatment, pair, data)
         retrained += same
-        how = "same weights bit for bit" if same else "same initial weights and a similar first epoch (other mode)"
-        log(f"{treatment}, pair {pair}: trained again, the {how}")
+        how = "" if same else "initial weights and, where it was measured, a similar first epoch (other mode)"
+        log(f"{treatment}, pair {pair}: trained again, the same {how or 'weights bit for bit'}")
     return Verification(len(zoo.manifest.files), measured, retrained, len(chosen) - retrained)
 
 
@@ -158,12 +159,15 @@ def _retrain(zoo: Zoo, recipe: Recipe, treatment: str, pair: int, data: Data) ->
     """Train a network again and compare; return whether its weights were compared bit for bit."""
     file = next(f for f in zoo.manifest.of(treatment) if f.pairs is not None and f.pairs[0] <= pair < f.pairs[1])
     device = "cpu" if file.mode is None or file.mode.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    by_torch = file.mode is None or file.mode.engine == NAMES["torch"]
+    engine = "torch" if by_torch else engine_for(recipe.treat(treatment), data, recipe.training, device)
     network = zoo.networks(treatment, diverged=True)[[pair]]
-    again = train_pairs(recipe, treatment, [pair], data, device=device)
+    mode = mode_here(device, data.digest, engine)
+    again = train_pairs(recipe, treatment, [pair], data, device=device, engine=engine)
     place = f"{zoo.folder}: {treatment}, pair {pair}, trained again:"
     if not np.array_equal(again["initial_weights"][0], network["initial_weights"][0]):
         raise ZooError(f"{place} other initial weights; another recipe made the zoo, generate it again")
-    if same := file.mode == mode_here(device, data.digest):
+    if same := file.mode is not None and give_same_bits(file.mode, mode):
         if not np.array_equal(again["weights"][0], network["weights"][0], equal_nan=True):
             raise ZooError(
                 f"{place} other weights in the same mode; its recipe did not make the zoo, generate it again"

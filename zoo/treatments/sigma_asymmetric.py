@@ -4,6 +4,7 @@ Source: Lim et al. 2024, section 3.2, https://arxiv.org/abs/2405.20231.
 """
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import ClassVar, Literal
 
 import torch
@@ -64,7 +65,7 @@ class SigmaAsymmetric(Treatment):
         held = {}
         for site, axis in sites.items():
             units = layout.axes[axis]
-            scale = 1.0 if self.variance == "unit" else units**-0.5
+            scale = 1.0 if self.variance == "unit" else 1 / sqrt(units)
             F = scale * rng_for(seed, f"F/{site}", *pair).standard_normal((units, units))
             held[F_OF + site] = torch.from_numpy(F).float()
         return held

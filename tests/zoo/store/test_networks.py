@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.networks.architectures import ARCHITECTURES
 from zoo.store import reading
 from zoo.store.columns import WEIGHTS
-from zoo.training.training import MEASURED
+from zoo.training.results import MEASURED
 
 TREATMENTS = ("standard", "narrow", "w_asymmetric", "sigma_asymmetric", "syre")
 SETTINGS = {

@@ -14,8 +14,9 @@ from zoo.networks.stack import stack_gradient
 from zoo.recipes.optimizer import Optimizer
 from zoo.recipes.recipe import HYPERPARAMETERS
 from zoo.seeds import rng_for
+from zoo.training.engines import train
 from zoo.training.generation import start_rows, train_pairs
-from zoo.training.training import MEASURED, Draws, train
+from zoo.training.results import MEASURED, Draws
 
 SEED, PAIRS = 3, [4, 0, 9]
 BATCH, EXAMPLES = 8, 43  # 5 batches an epoch, 3 examples left out
@@ -152,7 +153,7 @@ def assert_trained_as_alone(treated, theta, settings, data, **tolerance):
 @EVERY
 @OPTIMIZER
 def test_a_stack_trains_like_separate_networks_in_float64(setting, settings, monkeypatch):
-    monkeypatch.setattr("zoo.training.training.COLUMNS", 100)  # several portions, the last not full
+    monkeypatch.setattr("zoo.training.stacked.COLUMNS", 100)  # several portions, the last not full
     treated = treat(setting, dtype=torch.float64)
     data = some_data(train=EXAMPLES)
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-9, atol=1e-9)
@@ -255,7 +256,7 @@ def test_progress_counts_every_network_once():
     theta = some_thetas(treated, dtype=torch.float32)
     hyper = hyperparameters(epochs=(3, 1, 3))
     train(treated, theta, hyper, some_data(), ADAMW, seed=SEED, progress=ended.append)
-    assert ended == [1, 2]
+    assert sum(ended) == 3
 
 
 def test_networks_learn():
@@ -372,7 +373,7 @@ def test_treatments_of_a_pair_differ_only_in_the_treatment(monkeypatch, digits):
             batches.append(copy.deepcopy(x))
             return stack_gradient(stack, x, *labels)
 
-        monkeypatch.setattr("zoo.training.training.stack_gradient", gradient)
+        monkeypatch.setattr("zoo.training.stacked.stack_gradient", gradient)
         results[name] = train_pairs(recipe, name, range(3), digits)
     standard = results["standard"]
     for name, result in results.items():

@@ -3,12 +3,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from zoo import load_data, open_zoo, verify
+from tests.scenarios import small_recipe
+from zoo import generate, load_data, open_zoo, verify
 from zoo.errors import ZooError
-from zoo.training.modes import mode_here
+from zoo.training.modes import give_same_bits, mode_here
 from zoo.training.verification import Verification
 
-OTHER_MODE = "the same initial weights and a similar first epoch (other mode)"
+OTHER_MODE = "the same initial weights and, where it was measured, a similar first epoch (other mode)"
 
 
 @pytest.fixture
@@ -34,18 +35,26 @@ def alter_first(alter, treatment, change, name="weights"):
 
 @pytest.fixture
 def elsewhere(tiny_copy, edit_manifest):
-    """A function that opens the zoo as if another processor had made it."""
+    """A function that opens the zoo as if another version of the engine had made it."""
 
     def change(values):
         for entry in values["files"]:
             if entry["mode"] is not None:
-                entry["mode"]["processor"] = "abacus"
+                entry["mode"]["engine"] = "compiled 0"
 
     def make():
         edit_manifest(tiny_copy.folder, change)
         return open_zoo(tiny_copy.folder)
 
     return make
+
+
+@pytest.fixture
+def small_zoo_of_torch(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.training.engines.can_compile", lambda: False)
+    zoo = generate(small_recipe(2).only(["standard"]), tmp_path / "zoo")
+    monkeypatch.undo()
+    return zoo
 
 
 def test_fresh_zoo_verifies_and_trains_again_bit_for_bit(tiny_zoo):
@@ -65,7 +74,26 @@ def test_the_mode_of_a_zoo_is_that_of_this_machine(tiny_zoo):
     modes = {file.mode for file in tiny_zoo.manifest.files if file.pairs is not None}
     assert len(modes) == 1
     (mode,) = modes
-    assert mode == mode_here("cpu", mode.data)
+    assert mode == mode_here("cpu", mode.data, "compiled")
+
+
+def test_compiled_networks_are_the_same_on_every_processor_of_an_architecture(tiny_zoo):
+    here = mode_here("cpu", "data", "compiled")
+    elsewhere = here.model_copy(update={"processor": here.processor + " of another kind", "torch": "2.6"})
+    assert give_same_bits(here, elsewhere)
+    for changed in ({"processor": "abacus"}, {"data": "other"}, {"engine": "compiled 0"}, {"precision": "float16"}):
+        assert not give_same_bits(here, here.model_copy(update=changed))
+
+
+def test_networks_of_torch_are_the_same_only_in_the_same_mode():
+    here = mode_here("cpu", "data", "torch")
+    assert give_same_bits(here, here)
+    assert not give_same_bits(here, mode_here("cpu", "data", "compiled"))
+    assert not give_same_bits(here, here.model_copy(update={"processor": here.processor + " of another kind"}))
+
+
+def test_networks_of_torch_are_trained_again_by_torch(small_zoo_of_torch):
+    assert verify(small_zoo_of_torch, retrain=1).retrained == 1
 
 
 def test_a_zoo_of_another_mode_is_compared_by_initial_weights_and_first_epoch(elsewhere):

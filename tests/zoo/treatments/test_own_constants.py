@@ -23,7 +23,8 @@ from zoo.sharing.importers.hf import import_zoo
 from zoo.store.columns import WEIGHTS
 from zoo.store.zoo import Zoo
 from zoo.training import generation
-from zoo.training.training import MEASURED, Draws, train
+from zoo.training.engines import train
+from zoo.training.results import MEASURED, Draws
 from zoo.treatments import Treated
 
 SETTINGS = {

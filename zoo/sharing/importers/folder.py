@@ -34,7 +34,7 @@ from zoo.sharing.importers.writing import RESERVED, Arrays, bounds, write_zoo
 from zoo.store.shards import CONSTANTS
 from zoo.store.zoo import Zoo
 from zoo.stored import COLUMN_NAME
-from zoo.training.training import MEASURED
+from zoo.training.results import MEASURED
 from zoo.treatments.base import Held
 
 RECIPE, TABLE = "recipe.toml", "labels.csv"

@@ -1,4 +1,4 @@
-"""Trains a stack of networks, each with its own learning rate, decay, label smoothing, epochs and order of examples.
+"""Trains stacks of networks in PyTorch, each with its own learning rate, decay, label smoothing, epochs and data order.
 
 The networks are the first dimension of every tensor, so a training step is a few operations on tensors `(K, P)`. A
 network leaves the stack after its last epoch, or when its loss is no longer finite.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from zoo.data import Data
@@ -19,78 +19,13 @@ from zoo.networks.stack import Stack, stack_gradient
 from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
 from zoo.seeds import rng_for
+from zoo.training.results import MEASURED, Draws, Trained
 from zoo.treatments import Treated
 
 # Columns of `theta` that AdamW updates at a time, so that they, their gradient and their moments stay in cache. An
 # update of 935,434 parameters takes the same time, within 15 %, from 2^16 to 2^19 columns; 30 % more at 2^15 and 40 %
 # more at 2^20 (two cores of an AMD EPYC, AVX2, one thread).
 COLUMNS = 1 << 17
-MEASURED = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")  # metrics of every network, and its curves
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Pair and hyperparameters of K networks, each `(K,)`.
-
-    Attributes:
-        pair: Number of the pair, which seeds the order and the augmentation of the examples.
-        learning_rate, weight_decay, label_smoothing, epochs: Hyperparameters of the pair.
-    """
-
-    pair: Int[Tensor, " networks"]
-    learning_rate: Float[Tensor, " networks"]
-    weight_decay: Float[Tensor, " networks"]
-    label_smoothing: Float[Tensor, " networks"]
-    epochs: Int[Tensor, " networks"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Result of training, on the CPU.
-
-    Attributes:
-        rows: Trained weights as the network uses them, `(K, P)`. Those of a diverged network are the weights of its
-            last finite loss.
-        diverged: Whether the network diverged, `(K,)`.
-        seconds: Training time of the network, `(K,)`: in every epoch, the time of the stack divided by its networks.
-        metrics: Metrics of `rows` on the data without augmentation, `(K,)`, by the names in `MEASURED`.
-        curves: Metrics after each epoch, `(K, epochs)`, NaN after the last epoch of a network.
-    """
-
-    rows: Float[Tensor, "networks parameters"]
-    diverged: Bool[Tensor, " networks"]
-    seconds: Float[Tensor, " networks"]
-    metrics: dict[str, Float[Tensor, " networks"]]
-    curves: dict[str, Float[Tensor, "networks epochs"]]
-
-    @classmethod
-    def blank(cls, start: Tensor, epochs: int) -> "Trained":
-        """Return a result to be filled, for K networks with `start` `(K, P)` and at most `epochs` epochs."""
-        networks, dtype = len(start), start.dtype
-        return cls(
-            rows=torch.empty_like(start, device="cpu"),
-            diverged=torch.zeros(networks, dtype=torch.bool),
-            seconds=torch.zeros(networks),
-            metrics={name: torch.full((networks,), torch.nan, dtype=dtype) for name in MEASURED},
-            curves={name: torch.full((networks, epochs), torch.nan, dtype=dtype) for name in MEASURED},
-        )
-
-    def record(self, which: Tensor, metrics: dict[str, Tensor]) -> None:
-        """Store the final metrics of the networks that a mask or positions select."""
-        for name, values in metrics.items():
-            self.metrics[name][which] = values
-
-    def diverge(self, index: Tensor, broken: Tensor, rows: Tensor) -> None:
-        """Flag networks that diverge now, and store their last finite weights.
-
-        Arguments:
-            index: Positions of the networks in training.
-            broken: Whether each of them has a loss that is not finite.
-            rows: Last finite weights of each of them.
-        """
-        broken = broken & ~self.diverged[index]
-        self.rows[index[broken]] = rows[broken].cpu()
-        self.diverged[index[broken]] = True
 
 
 @dataclass
@@ -100,6 +35,7 @@ class Live:
     Attributes:
         index: Positions of the networks among all networks of the stack, `(K,)`.
         theta: Trained parameters, `(K, P)`.
+        before: Those of the last loss that is known to be finite, `(K, P)`.
         moments: Running averages of the optimiser, each `(K, P)`.
         rates: Learning rate at every step, `(K, steps)`.
         decay: Weight decay, `(K, 1)` or `(K, P)`.
@@ -109,6 +45,7 @@ class Live:
 
     index: Tensor
     theta: Tensor
+    before: Tensor
     moments: list[Tensor]
     rates: Tensor
     decay: Tensor
@@ -117,7 +54,8 @@ class Live:
 
     def keep(self, which: Tensor) -> None:
         """Keep only the networks selected by the mask `which`, `(K,)`."""
-        self.index, self.theta, self.rates = self.index[which], self.theta[which], self.rates[which]
+        self.index, self.rates = self.index[which], self.rates[which]
+        self.theta, self.before = self.theta[which], self.before[which]
         self.moments = [moment[which] for moment in self.moments]
         self.decay, self.smoothing = self.decay[which], self.smoothing[which]
 
@@ -147,7 +85,7 @@ def sgd(live: Live, gradient: Tensor, settings: Optimizer) -> None:
 OPTIMIZERS = {"adamw": (adamw, 2), "sgd": (sgd, 1)}  # step function and number of moments
 
 
-def train(
+def train_stacked(
     treated: Treated,
     start: Float[Tensor, "networks parameters"],
     draws: Draws,
@@ -157,17 +95,7 @@ def train(
     seed: int,
     progress: Progress = ignore,
 ) -> Trained:
-    """Train K networks together.
-
-    Arguments:
-        treated: Architecture and treatment of the networks.
-        start: Initial `theta`, `(K, P)`. Training runs on its device and in its precision.
-        draws: Pair and hyperparameters of each network.
-        data: Data that the networks learn.
-        settings: Optimiser and schedule, the same for all networks.
-        seed: Seed of the recipe.
-        progress: Called with the number of networks whose training has just ended.
-    """
+    """Train K networks together; arguments as in `zoo.training.engines.train`."""
     treated, data = treated.to(start.device, start.dtype), data.to(start.device, start.dtype)
     epochs, all_treated, pairs = draws.epochs, treated, draws.pair.tolist()
     live = _begin(treated, start, draws, settings, data)
@@ -176,18 +104,15 @@ def train(
         began, index = time.perf_counter(), live.index
         order = [pairs[k] for k in index.tolist()]
         minibatches = batches(data, settings.batch_size, seed, order, epoch, augmentation=settings.augmentation)
-        before = _take_steps(treated, live, minibatches, settings, trained)
-        rows = treated.to_rows(live.theta)
-        measured = _measure(treated.stack(rows), data)
-        trained.diverge(index, ~measured["train_loss"].isfinite(), treated.to_rows(before))
-        finite = ~trained.diverged[index]
-        ended = finite & (epochs[index] == epoch + 1)
-        trained.rows[index[ended]] = rows[ended].cpu()
-        for name, values in measured.items():
-            trained.curves[name][index[finite], epoch] = values[finite]
-        trained.record(index[ended], {name: values[ended] for name, values in measured.items()})
+        _take_steps(treated, live, minibatches, settings, trained)
+        ended = epochs[index] == epoch + 1
+        _measure_due(treated, live, data, ended | ((epoch + 1) % settings.curves == 0), epoch, trained)
+        leaving = ended | trained.diverged[index]
+        kept = ended & ~trained.diverged[index]
+        trained.rows[index[kept]] = treated.to_rows(live.theta)[kept].cpu()
+        trained.record(index[kept], {name: curve[index[kept], epoch] for name, curve in trained.curves.items()})
         trained.seconds[index] += (time.perf_counter() - began) / len(index)
-        if (leaving := ended | ~finite).any():
+        if leaving.any():
             live.keep(~leaving)
             treated = treated.take(~leaving)
             progress(int(leaving.sum()))
@@ -201,21 +126,35 @@ def train(
 
 def _take_steps(
     treated: Treated, live: Live, minibatches: Iterable[tuple[Tensor, Tensor]], settings: Optimizer, trained: Trained
-) -> Tensor:
-    """Take a step on each minibatch; return `theta` before the last step.
+) -> None:
+    """Take a step on each minibatch.
 
     A diverged network's last finite weights are saved before the update. Its `theta` then becomes NaN without affecting
     the other networks.
     """
-    take_step, before = OPTIMIZERS[settings.optimizer][0], live.theta
+    take_step = OPTIMIZERS[settings.optimizer][0]
     for x, y in minibatches:
         loss, gradient = stack_gradient(treated.stack(treated.to_rows(live.theta)), x, y, live.smoothing)
         # The sum is finite only if the loss and every entry of the gradient are.
         if (broken := ~(loss + gradient.sum(1)).isfinite().cpu()).any():
-            trained.diverge(live.index, broken, treated.to_rows(live.theta.where(loss.isfinite()[:, None], before)))
-        before = live.theta.clone()
+            kept = live.theta.where(loss.isfinite()[:, None], live.before)
+            trained.diverge(live.index, broken, treated.to_rows(kept))
+        live.before = live.theta.clone()
         take_step(live, treated.keep_trainable(gradient), settings)  # chain rule of `row = constants + scale * theta`
-    return before
+
+
+def _measure_due(treated: Treated, live: Live, data: Data, due: Tensor, epoch: int, trained: Trained) -> None:
+    """Measure the networks in training that a mask selects, and record their curves or that they diverged."""
+    due = due & ~trained.diverged[live.index]
+    if not due.any():
+        return
+    index, some = live.index[due], treated.take(due)
+    measured = _measure(some.stack(treated.to_rows(live.theta)[due]), data)
+    trained.diverge(index, ~measured["train_loss"].isfinite(), treated.to_rows(live.before)[due])
+    finite = ~trained.diverged[index]
+    for name, values in measured.items():
+        trained.curves[name][index[finite], epoch] = values[finite]
+    live.before = live.before.where(~due[:, None].to(live.theta.device), live.theta)
 
 
 def _begin(treated: Treated, start: Tensor, draws: Draws, settings: Optimizer, data: Data) -> Live:
@@ -229,6 +168,7 @@ def _begin(treated: Treated, start: Tensor, draws: Draws, settings: Optimizer, d
     return Live(
         index=torch.arange(networks),
         theta=theta,
+        before=theta,
         moments=[torch.zeros_like(theta) for _ in range(moments)],
         rates=torch.from_numpy(rates).to(theta),
         decay=draws.weight_decay[:, None].to(theta) * treated.decay.to(theta),

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from zoo.errors import AsymZooError
-from zoo.training.engines import Report, run_in_processes
+from zoo.training.workers import Report, run_in_processes
 
 PATIENCE = 60  # seconds until a worker that goes on is one too many
 
@@ -30,7 +30,7 @@ def run_for_ever(pipe: str) -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    code = f"from tests.zoo.training.test_engines import run_for_ever; run_for_ever({str(pipe)!r})"
+    code = f"from tests.zoo.training.test_workers import run_for_ever; run_for_ever({str(pipe)!r})"
     with subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__':\n    {code}"]) as parent:
         with pipe.open("rb", buffering=0) as end:
             assert end.read(6) == b"begun\n"

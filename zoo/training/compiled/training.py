@@ -1,0 +1,124 @@
+"""Trains networks one after the other with compiled functions.
+
+Every result is a sequence of operations that all x86-64 processors round alike. So the weights and metrics of a network
+are the same, bit for bit, on each of them, whatever else trains beside it.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.data import Data
+from zoo.errors import AsymZooError
+from zoo.progress import Progress, ignore
+from zoo.recipes.optimizer import Optimizer
+from zoo.seeds import rng_for
+from zoo.training.compiled.kernels import train_epoch
+from zoo.training.compiled.lowering import lower
+from zoo.training.compiled.memory import Workspace, empty_splits, read_splits
+from zoo.training.compiled.program import Program
+from zoo.training.compiled.state import Network, Rule, Splits
+from zoo.training.results import MEASURED, Draws, Trained
+from zoo.treatments import Treated
+
+
+def train_compiled(
+    treated: Treated,
+    start: Tensor,
+    draws: Draws,
+    data: Data,
+    settings: Optimizer,
+    *,
+    seed: int,
+    progress: Progress = ignore,
+) -> Trained:
+    """Train K networks one after the other; arguments as in `zoo.training.training.train`.
+
+    Raises:
+        AsymZooError: If the architecture has operations that this engine does not know.
+    """
+    batch = min(settings.batch_size, len(data.train_y))
+    program = lower(treated, data.shape, batch)
+    if program is None:
+        raise AsymZooError("engine: cannot compile this architecture; train it with the engine torch")
+    trained, thetas = Trained.blank(start, int(draws.epochs.max())), torch.empty_like(start)
+    splits, workspace = read_splits(data), Workspace(program, treated, start, batch)
+    training = _Training(program, splits, settings, batch)
+    for k in range(len(start)):
+        began, network = time.perf_counter(), workspace.begin(k)
+        training.run(network, draws, k, seed, trained)
+        thetas[k] = program.unpack(network.theta)
+        trained.seconds[k] = time.perf_counter() - began
+        progress(1)
+    trained.rows[:] = treated.to_rows(thetas)
+    return trained
+
+
+def compile_ahead(treated: Treated, data: Data, settings: Optimizer) -> None:
+    """Compile the engine, or read it from Numba's cache, without training; arguments as in `train_compiled`."""
+    program = lower(treated, data.shape, 1)
+    assert program is not None
+    training = _Training(program, empty_splits(), settings, 1)
+    network = Workspace(program, treated, torch.zeros(1, treated.layout.size), 1).begin(0)
+    training.measure(network)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How all networks of a program train."""
+
+    program: Program
+    splits: Splits
+    settings: Optimizer
+    batch: int
+
+    def run(self, network: Network, draws: Draws, k: int, seed: int, trained: Trained) -> None:
+        """Train network `k`, and record its metrics and curves."""
+        epochs, pair, every = int(draws.epochs[k]), int(draws.pair[k]), self.settings.curves
+        examples, ops, splits = len(self.splits.labels), self.program.ops, self.splits
+        steps = examples // self.batch
+        rates = _rates(self.settings, float(draws.learning_rate[k]), epochs, steps)
+        rule = self._rule(float(draws.weight_decay[k]), float(draws.label_smoothing[k]))
+        curves = {name: curve.numpy() for name, curve in trained.curves.items()}  # views, to write into them faster
+        for epoch in range(epochs):
+            order = rng_for(seed, "order", pair, epoch).permutation(examples)[: steps * self.batch].reshape(steps, -1)
+            measured = (epoch + 1) % every == 0 or epoch + 1 == epochs
+            finite, *metrics = train_epoch(ops, network, rule, rates[epoch], order, splits, measured)
+            if finite and measured:
+                if finite := np.isfinite(metrics[1]):
+                    network.before[:] = network.theta
+                    for name, value in zip(MEASURED, metrics, strict=True):
+                        curves[name][k, epoch] = value
+                else:
+                    network.theta[:] = network.before
+            if not finite:
+                trained.diverged[k] = True
+                metrics = self.measure(network)
+                break
+        for name, value in zip(MEASURED, metrics, strict=True):
+            trained.metrics[name][k] = value
+
+    def measure(self, network: Network) -> list[float]:
+        """Return the metrics of `MEASURED`; they are NaN without examples."""
+        order, rates = np.zeros((0, self.batch), np.int64), np.zeros((0, 3), np.float32)
+        return list(train_epoch(self.program.ops, network, self._rule(0.0, 0.0), rates, order, self.splits, True)[1:])
+
+    def _rule(self, weight_decay: float, label_smoothing: float) -> Rule:
+        settings = self.settings
+        sgd = settings.optimizer == "sgd"
+        return Rule(sgd, settings.momentum, *settings.betas, settings.epsilon, weight_decay, label_smoothing)
+
+
+def _rates(settings: Optimizer, rate: float, epochs: int, steps: int) -> NDArray[np.float32]:
+    """Return what `update` needs of every step, `(epochs, steps, 3)`.
+
+    Powers of the betas are products, since libraries round powers differently.
+    """
+    rates = rate * settings.factors(epochs, steps)
+    first, second = (1 - np.cumprod(np.full(len(rates), beta)) for beta in settings.betas)
+    columns = torch.from_numpy(np.stack([rates, rates / first, 1 / np.sqrt(second)], 1))
+    return columns.float().unflatten(0, (epochs, steps)).numpy()
