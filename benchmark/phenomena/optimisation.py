@@ -119,12 +119,13 @@ def reached(curves: Float[np.ndarray, "networks epochs"], goal: float) -> Reache
     """Estimate how long networks take to reach a goal.
 
     Arguments:
-        curves: Accuracy after each epoch, NaN once a network's training has ended.
+        curves: Accuracy after each epoch, NaN where it was not measured and once a network's training has ended. A goal
+            counts as reached in the first epoch in which it was measured.
         goal: Accuracy to reach.
     """
     above = np.nan_to_num(curves, nan=-1.0) >= goal
     arrived = above.any(1)
-    ended = (~np.isnan(curves)).sum(1)
+    ended = ((~np.isnan(curves)) * np.arange(1, curves.shape[1] + 1)).max(1)
     epochs = np.where(arrived, above.argmax(1) + 1, ended)
     survival = ecdf(CensoredData(uncensored=epochs[arrived], right=epochs[~arrived])).sf
     half = survival.quantiles[survival.probabilities <= 0.5]

@@ -29,6 +29,14 @@ def test_networks_that_end_early_count_until_their_end():
     assert found.networks == 2
 
 
+def test_epochs_that_were_not_measured_do_not_shorten_a_training():
+    full = np.array([[0.1, 0.9, 0.9, 0.9], [0.1, 0.1, 0.1, NAN], [0.1, 0.1, 0.1, 0.9]])
+    some = np.where([False, True, False, True], full, NAN)
+    some[1, 2] = full[1, 2]  # the last epoch is always measured
+    for name in ("epochs", "left"):
+        assert np.array_equal(getattr(reached(some, 0.8), name), getattr(reached(full, 0.8), name))
+
+
 def test_what_is_never_reached_has_no_median():
     found = reached(np.full((3, 4), 0.2), 0.5)
     assert (found.networks, found.median) == (0, None)

@@ -20,7 +20,7 @@ class Column(BaseModel):
         name: Name of the column, the same in every file.
         kind: Kind of its values: `id` (which network it is), `weights`, `constant` (a constant of this network alone),
             `hyperparameter`, `setting` (a hyperparameter that is text), `metric`, `curve` (a metric after each epoch,
-            NaN after the last one), or `cost`.
+            NaN where not measured), or `cost`.
         dtype: Type of its values: a type of NumPy, or `string`.
         width: Number of values for each network, `parameters` for the length of a row; None for a single value.
         unit: Unit: `fraction`, `nat`, `second` or `epoch`; empty if there is none.
@@ -119,7 +119,7 @@ KNOWN: dict[str, Column] = {
             dtype="float32",
             unit="second",
             bounds=(0.0, None),
-            meaning="Training time: in every epoch, the time of the network's stack divided by the number of networks.",
+            meaning="Training time; in a stack, in every epoch, the time of the stack divided by its networks.",
         ),
         Column(
             name="learning_rate",
@@ -152,7 +152,7 @@ KNOWN: dict[str, Column] = {
             meaning="Number of passes over the training set.",
         ),
         *_metrics("metric", "", "after training, on data without augmentation"),
-        *_metrics("curve", "curve_", "after each epoch, NaN after the last one"),
+        *_metrics("curve", "curve_", "after each epoch, NaN where not measured"),
         Column(
             name="mask",
             kind="constant",

@@ -244,16 +244,9 @@ def train_pairs(
     size = len(pairs) if engine == "compiled" else stack_size(treated.module, treated.layout, device)
     for index in np.split(by_length, range(size, len(pairs), size)):
         drawn = {name: torch.from_numpy(values[index]) for name, values in hyperparameters.items()}
-        result = trainer(engine)(
-            treated.take(torch.from_numpy(index)),
-            starts[index].to(device),
-            Draws(torch.tensor([pairs[i] for i in index]), **drawn),
-            data,
-            recipe.training,
-            seed=recipe.seed,
-            progress=progress,
-        )
-        trained.append((index, result))
+        draws, start = Draws(torch.tensor([pairs[i] for i in index]), **drawn), starts[index].to(device)
+        networks, options = treated.take(torch.from_numpy(index)), {"seed": recipe.seed, "progress": progress}
+        trained.append((index, trainer(engine)(networks, start, draws, data, recipe.training, **options)))
     return {
         "initial_weights": treated.to_rows(treated.keep_trainable(starts)).numpy(),
         "pair": np.array(pairs, np.int64),

@@ -33,9 +33,10 @@ class Trained:
         rows: Trained weights as the network uses them, `(K, P)`. Those of a diverged network are the weights of its
             last finite loss.
         diverged: Whether the network diverged, `(K,)`.
-        seconds: Training time of the network, `(K,)`: in every epoch, the time of the stack divided by its networks.
+        seconds: Training time of the network, `(K,)`; in a stack, in every epoch, the time of the stack divided by its
+            networks.
         metrics: Metrics of `rows` on the data without augmentation, `(K,)`, by the names in `MEASURED`.
-        curves: Metrics after each epoch, `(K, epochs)`, NaN after the last epoch of a network.
+        curves: Metrics after each epoch, `(K, epochs)`, NaN where they were not measured.
     """
 
     rows: Float[Tensor, "networks parameters"]

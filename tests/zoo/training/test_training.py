@@ -14,9 +14,11 @@ from zoo.networks.stack import stack_gradient
 from zoo.recipes.optimizer import Optimizer
 from zoo.recipes.recipe import HYPERPARAMETERS
 from zoo.seeds import rng_for
+from zoo.training.compiled.training import train_compiled
 from zoo.training.engines import train
 from zoo.training.generation import start_rows, train_pairs
 from zoo.training.results import MEASURED, Draws
+from zoo.training.stacked import train_stacked
 
 SEED, PAIRS = 3, [4, 0, 9]
 BATCH, EXAMPLES = 8, 43  # 5 batches an epoch, 3 examples left out
@@ -24,6 +26,7 @@ ADAMW = Optimizer(optimizer="adamw", batch_size=BATCH, schedule="triangular", wa
 SGD = Optimizer(optimizer="sgd", batch_size=BATCH, schedule="warmup", warmup_epochs=1, momentum=0.8)
 OPTIMIZER = pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
 EVERY = pytest.mark.parametrize("setting", SETTINGS)
+ENGINE = pytest.mark.parametrize("train", [train_compiled, train_stacked], ids=["compiled", "torch"])
 
 
 def hyperparameters(
@@ -33,7 +36,7 @@ def hyperparameters(
     return Draws(torch.tensor(pairs), *floats, torch.tensor(epochs))
 
 
-def train_stack(treated, theta, settings, hyper=None, data=None):
+def train_stack(treated, theta, settings, hyper=None, data=None, train=train):
     hyper, data = hyper or hyperparameters(), data or some_data(train=EXAMPLES)
     return train(treated, theta, hyper, data, settings, seed=SEED)
 
@@ -132,7 +135,7 @@ def train_alone(treated, theta, settings, data, rate, decay, smoothing, epochs, 
     return torch.stack(rows)
 
 
-def assert_trained_as_alone(treated, theta, settings, data, **tolerance):
+def assert_trained_as_alone(treated, theta, settings, data, train=train, **tolerance):
     hyper = hyperparameters()
     trained = train(treated, theta, hyper, data, settings, seed=SEED)
     data = data.to("cpu", theta.dtype)
@@ -159,13 +162,15 @@ def test_a_stack_trains_like_separate_networks_in_float64(setting, settings, mon
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-9, atol=1e-9)
 
 
+@ENGINE
 @EVERY
 @OPTIMIZER
-def test_a_stack_trains_like_separate_networks_in_float32(setting, settings):
+def test_networks_train_like_separate_ones_in_float32(setting, settings, train):
     # Of unit 1e-7, grown over 15 steps; AdamW divides by small gradients.
     treated = treat(setting)
     data = some_data(train=EXAMPLES)
-    assert_trained_as_alone(treated, some_thetas(treated, dtype=torch.float32), settings, data, rtol=1e-4, atol=1e-4)
+    theta = some_thetas(treated, dtype=torch.float32)
+    assert_trained_as_alone(treated, theta, settings, data, train, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["cnn", "resnet8"])
@@ -214,13 +219,14 @@ def test_results_do_not_depend_on_the_size_of_stacks(monkeypatch, digits):
     assert_same(results[0], results[2])
 
 
-def test_a_network_ends_at_its_own_epoch():
+@ENGINE
+def test_a_network_ends_at_its_own_epoch(train):
     treated, epochs = treat("standard"), [1, 4, 2]
     theta, hyper = some_thetas(treated, dtype=torch.float32), hyperparameters(epochs=epochs)
-    trained = train_stack(treated, theta, ADAMW, hyper)
+    trained = train_stack(treated, theta, ADAMW, hyper, train=train)
     for k, ended in enumerate(epochs):
         one = Draws(*(getattr(hyper, name)[[k]] for name in vars(hyper)))
-        alone = train_stack(treated, theta[[k]], ADAMW, one)
+        alone = train_stack(treated, theta[[k]], ADAMW, one, train=train)
         assert torch.equal(trained.rows[k], alone.rows[0])
         for name, curve in trained.curves.items():
             assert curve.shape == (3, 4)
@@ -229,12 +235,13 @@ def test_a_network_ends_at_its_own_epoch():
             assert curve[k, ended - 1] == trained.metrics[name][k]
 
 
+@ENGINE
 @EVERY
 @OPTIMIZER
-def test_fixed_entries_stay_fixed_bit_for_bit(setting, settings):
+def test_fixed_entries_stay_fixed_bit_for_bit(setting, settings, train):
     treated = treat(setting)
     start = some_thetas(treated, dtype=torch.float32)
-    trained = train_stack(treated, start, settings, hyperparameters(decays=(0.5, 0.5, 0.5)))
+    trained = train_stack(treated, start, settings, hyperparameters(decays=(0.5, 0.5, 0.5)), train=train)
     fixed = ~treated.mask
     assert fixed.any() == (SETTINGS[setting]["kind"] == "w_asymmetric")
     if fixed.any():
@@ -271,16 +278,17 @@ def test_networks_learn():
 # Divergence
 
 
+@ENGINE
 @OPTIMIZER
 @pytest.mark.parametrize("rate", [1e30, 1e38])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_diverged_network_is_flagged_and_does_not_affect_the_others(settings, rate, epochs):
+def test_a_diverged_network_is_flagged_and_does_not_affect_the_others(settings, rate, epochs, train):
     treated = treat("standard", "mlp_plain")
     theta, data = some_thetas(treated, dtype=torch.float32), some_data((2, 4), EXAMPLES)
     ends = (epochs + 1, epochs, 2)
-    with_it = train_stack(treated, theta, settings, hyperparameters((0.02, rate, 0.01), epochs=ends), data)
+    with_it = train_stack(treated, theta, settings, hyperparameters((0.02, rate, 0.01), epochs=ends), data, train)
     others = Draws(*(value[[0, 2]] for value in vars(hyperparameters(epochs=ends)).values()))
-    without = train_stack(treated, theta[[0, 2]], settings, others, data)
+    without = train_stack(treated, theta[[0, 2]], settings, others, data, train)
     assert with_it.diverged.tolist() == [False, True, False]
     assert with_it.rows.isfinite().all()
     assert torch.equal(with_it.rows[[0, 2]], without.rows)
@@ -290,23 +298,25 @@ def test_a_diverged_network_is_flagged_and_does_not_affect_the_others(settings, 
         assert with_it.curves[name][1].isnan().all()
 
 
+@ENGINE
 @OPTIMIZER
 @pytest.mark.parametrize("examples", [BATCH, EXAMPLES], ids=["last step", "first of several"])
-def test_a_network_whose_update_overflows_keeps_the_weights_before_it(settings, examples):
+def test_a_network_whose_update_overflows_keeps_the_weights_before_it(settings, examples, train):
     treated, data = treat("standard", "mlp_plain"), some_data((2, 4), examples)
     theta = some_thetas(treated, dtype=torch.float32)
     flat = settings.model_copy(update={"schedule": "constant"})
     hyper = hyperparameters((0.02, 1e39, 0.01), epochs=(1, 1, 1))
-    trained = train_stack(treated, theta, flat, hyper, data)
+    trained = train_stack(treated, theta, flat, hyper, data, train)
     assert trained.diverged.tolist() == [False, True, False]
     assert torch.equal(trained.rows[1], theta[1])
     assert not torch.equal(trained.rows[0], theta[0])
 
 
-def test_a_diverged_network_keeps_the_weights_of_its_last_finite_loss():
+@ENGINE
+def test_a_diverged_network_keeps_the_weights_of_its_last_finite_loss(train):
     treated, data = treat("standard", "mlp_plain"), some_data((2, 4), EXAMPLES)
     theta = some_thetas(treated, dtype=torch.float32)
-    trained = train_stack(treated, theta, SGD, hyperparameters((0.02, 1e3, 0.01)), data)
+    trained = train_stack(treated, theta, SGD, hyperparameters((0.02, 1e3, 0.01)), data, train)
     assert trained.diverged.tolist() == [False, True, False]
     assert trained.metrics["train_loss"].isfinite().all()
     assert not torch.equal(trained.rows[1], theta[1])

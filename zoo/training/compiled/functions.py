@@ -94,5 +94,5 @@ def gelu(x: Lanes) -> tuple[Lanes, Lanes]:
     clipped = where_greater(clipped, 5.5, 5.5, clipped)
     z = clipped * clipped
     odd = clipped / _denominator(z)
-    probability = where_greater(-5.5, x, 0.0, fma(_value(z), odd, 0.5))
-    return x * probability, fma(_slope(z), odd, 0.5)
+    probability, slope = fma(_value(z), odd, 0.5), fma(_slope(z), odd, 0.5)
+    return x * where_greater(-5.5, x, 0.0, probability), where_greater(-5.5, x, 0.0, slope)

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.training.compiled.functions import gelu, sigmoid, tanh
 from zoo.training.compiled.jit import Lanes, compiled, inlined, keep_apart
 from zoo.training.compiled.lanes import LANES, fma, load, negative, spread, sqrt, store, total, where_greater
-from zoo.training.compiled.products import multiply, transpose
+from zoo.training.compiled.products import Left, Product, Right, multiply, transpose
 from zoo.training.compiled.state import Network, Row
 
 LINEAR, NORM, GELU, RELU, TANH, FIGLU, SUM, COPY = range(8)
@@ -83,8 +83,8 @@ def _linear(op: Any, row: Row, x: Row, at: int, work: Row, blocks: int) -> None:
     for block in range(blocks):
         for u in range(op.outputs):
             store(work, op.y + (block * rows + u) * LANES, row[op.bias + u] if op.bias >= 0 else 0.0)
-    weights = (op.outputs, op.weight, columns, 0, 1, 1, op.inputs)
-    multiply(row, weights, x, (blocks, at, columns * LANES), work, (op.y, LANES, rows * LANES))
+    weights = Left(row, op.outputs, op.weight, columns, 0, 1, 1, op.inputs)
+    multiply(weights, Right(x, blocks, at, columns * LANES), Product(work, op.y, LANES, rows * LANES, True))
 
 
 @inlined
@@ -101,17 +101,16 @@ def _keep_transpose(op: Any, work: Row, blocks: int) -> None:
 def _linear_backward(op: Any, row: Row, work: Row, gradient: Row, blocks: int, further: bool) -> None:
     """`dW = dy x^T`, `db = dy 1` and, if it is needed `further` on, `dx = W^T dy`."""
     columns, rows = padded(op.inputs), padded(op.outputs)
-    clear(gradient, op.weight, op.outputs * columns)
-    slopes = (op.outputs, op.dy, LANES, rows * LANES, 1, blocks, LANES)
-    inputs, into = (columns // LANES, op.saved, blocks * LANES * LANES), (op.weight, columns, LANES)
-    multiply(work, slopes, work, inputs, gradient, into)
+    slopes = Left(work, op.outputs, op.dy, LANES, rows * LANES, 1, blocks, LANES)
+    inputs = Right(work, columns // LANES, op.saved, blocks * LANES * LANES)
+    multiply(slopes, inputs, Product(gradient, op.weight, columns, LANES, False))
     if op.bias >= 0:
         for u in range(op.outputs):
             gradient[op.bias + u] = total(_over_blocks(work, op.dy + u * LANES, rows * LANES, blocks))
     if further:
-        clear(work, op.dx, blocks * columns * LANES)
-        weights = (op.inputs, op.weight, 1, 0, columns, 1, op.outputs)
-        multiply(row, weights, work, (blocks, op.dy, rows * LANES), work, (op.dx, LANES, columns * LANES))
+        weights = Left(row, op.inputs, op.weight, 1, 0, columns, 1, op.outputs)
+        slopes_of = Right(work, blocks, op.dy, rows * LANES)
+        multiply(weights, slopes_of, Product(work, op.dx, LANES, columns * LANES, False))
 
 
 @inlined
@@ -130,13 +129,6 @@ def _multiply(work: Row, x: int, y: int, to: int, size: int) -> None:
 def _copy(work: Row, x: int, to: int, size: int) -> None:
     for i in range(0, size, LANES):
         store(work, to + i, load(work, x + i))
-
-
-@inlined
-def clear(array: Row, at: int, size: int) -> None:
-    """Set `size` numbers, a multiple of 16, to zero."""
-    for i in range(at, at + size, LANES):
-        store(array, i, 0.0)
 
 
 @inlined
@@ -231,9 +223,8 @@ def _figlu(op: Any, mixing: Row, work: Row, blocks: int) -> None:
     """`y = x * sigmoid(F x)`; the sigmoid is kept in `saved`."""
     rows = padded(op.inputs)
     size = blocks * rows * LANES
-    clear(work, op.saved, size)
-    places = (op.inputs, op.weight, rows, 0, 1, 1, op.inputs)
-    multiply(mixing, places, work, (blocks, op.x, rows * LANES), work, (op.saved, LANES, rows * LANES))
+    matrix = Left(mixing, op.inputs, op.weight, rows, 0, 1, 1, op.inputs)
+    multiply(matrix, Right(work, blocks, op.x, rows * LANES), Product(work, op.saved, LANES, rows * LANES, False))
     x, saved, y = op.x, op.saved, op.y
     for i in range(0, size, LANES):
         gate = sigmoid(load(work, saved + i))
@@ -250,5 +241,5 @@ def _figlu_backward(op: Any, mixing: Row, work: Row, blocks: int) -> None:
         x, gate, dy = load(work, at + i), load(work, saved + i), load(work, slopes + i)
         store(work, saved + i, dy * x * gate * (1.0 - gate))
         store(work, dx + i, dy * gate)
-    places = (op.inputs, op.weight, 1, 0, rows, 1, op.inputs)
-    multiply(mixing, places, work, (blocks, op.saved, rows * LANES), work, (op.dx, LANES, rows * LANES))
+    matrix = Left(mixing, op.inputs, op.weight, 1, 0, rows, 1, op.inputs)
+    multiply(matrix, Right(work, blocks, op.saved, rows * LANES), Product(work, op.dx, LANES, rows * LANES, True))

@@ -81,7 +81,7 @@ class _Training:
         epochs, pair, every = int(draws.epochs[k]), int(draws.pair[k]), self.settings.curves
         examples, ops, splits = len(self.splits.labels), self.program.ops, self.splits
         steps = examples // self.batch
-        rates = _rates(self.settings, float(draws.learning_rate[k]), epochs, steps)
+        rates = rates_of(self.settings, float(draws.learning_rate[k]), epochs, steps)
         rule = self._rule(float(draws.weight_decay[k]), float(draws.label_smoothing[k]))
         curves = {name: curve.numpy() for name, curve in trained.curves.items()}  # views, to write into them faster
         for epoch in range(epochs):
@@ -113,7 +113,7 @@ class _Training:
         return Rule(sgd, settings.momentum, *settings.betas, settings.epsilon, weight_decay, label_smoothing)
 
 
-def _rates(settings: Optimizer, rate: float, epochs: int, steps: int) -> NDArray[np.float32]:
+def rates_of(settings: Optimizer, rate: float, epochs: int, steps: int) -> NDArray[np.float32]:
     """Return what `update` needs of every step, `(epochs, steps, 3)`.
 
     Powers of the betas are products, since libraries round powers differently.
