@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.data import Data
 from zoo.networks.stack import run_stack
 from zoo.seeds import seed_for
-from zoo.training.stacked import batches
+from zoo.training.minibatches import batches
 from zoo.treatments import Treated
 
 Loss = Callable[[Float[Tensor, "networks batch outputs"], Int[Tensor, "networks batch"]], Float[Tensor, " networks"]]

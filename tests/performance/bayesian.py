@@ -21,7 +21,7 @@ from benchmark.inference.variational import Settings, fit
 from zoo.data import Data, load_data
 from zoo.recipes.recipe import Recipe
 from zoo.training.generation import start_rows
-from zoo.training.stacked import batches
+from zoo.training.minibatches import batches
 
 ROUNDS = 5
 CASES = [  # recipe, K, and how

@@ -5,10 +5,12 @@ here compute 30 decimal digits and round once.
 """
 
 from decimal import Context, Decimal
+from functools import lru_cache
 
 DIGITS = Context(prec=30)
 
 
+@lru_cache
 def correct_log(x: float) -> float:
     """Return the natural logarithm of a positive number, correctly rounded."""
     return float(DIGITS.ln(Decimal(x)))

@@ -5,7 +5,7 @@ network leaves the stack after its last epoch, or when its loss is no longer fin
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.data import Data
-from zoo.data.augmentation import Augmentation, Moves
 from zoo.networks.stack import Stack, stack_gradient
 from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
-from zoo.seeds import rng_for
+from zoo.training.minibatches import batch_size_of, batches
 from zoo.training.results import MEASURED, Draws, Trained
 from zoo.treatments import Treated
 
@@ -159,7 +158,7 @@ def _measure_due(treated: Treated, live: Live, data: Data, due: Tensor, epoch: i
 
 def _begin(treated: Treated, start: Tensor, draws: Draws, settings: Optimizer, data: Data) -> Live:
     """Return the state of K networks before the first step."""
-    networks, steps_per_epoch = len(start), len(data.train_y) // _batch_size(data, settings.batch_size)
+    networks, steps_per_epoch = len(start), len(data.train_y) // batch_size_of(data, settings.batch_size)
     rates = np.zeros((networks, int(draws.epochs.max()) * steps_per_epoch))
     for k, (rate, epochs) in enumerate(zip(draws.learning_rate.tolist(), draws.epochs.tolist(), strict=True)):
         rates[k, : epochs * steps_per_epoch] = rate * settings.factors(epochs, steps_per_epoch)
@@ -174,47 +173,6 @@ def _begin(treated: Treated, start: Tensor, draws: Draws, settings: Optimizer, d
         decay=draws.weight_decay[:, None].to(theta) * treated.decay.to(theta),
         smoothing=draws.label_smoothing.to(theta),
     )
-
-
-def _batch_size(data: Data, size: int) -> int:
-    return min(size, len(data.train_y))
-
-
-def batches(
-    data: Data,
-    size: int,
-    seed: int,
-    pairs: Sequence[int],
-    epoch: int,
-    *,
-    augmentation: Augmentation | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the minibatches of an epoch, `(K, B, ...)` and `(K, B)`, for each network in the order of its pair.
-
-    Arguments:
-        data: Data with the training examples.
-        size: Number of examples in a minibatch. An incomplete minibatch at the end is left out.
-        seed: Seed of the recipe.
-        pairs: Pair of each network, K of them.
-        epoch: Number of the epoch, from 0.
-        augmentation: Augmentation of the examples, if any.
-    """
-    examples, batch, device = len(data.train_y), _batch_size(data, size), data.train_y.device
-    orders = [rng_for(seed, "order", pair, epoch).permutation(examples) for pair in pairs]
-    order = torch.from_numpy(np.stack(orders)).to(device)
-    moves = None
-    if augmentation is not None:
-        height, width = data.shape[-2:]
-        rngs = [rng_for(seed, "augmentation", pair, epoch) for pair in pairs]
-        drawn = [augmentation.draw(rng, examples, height, width) for rng in rngs]
-        moves = Moves.stack(drawn).to(device)
-    for begin in range(0, examples - batch + 1, batch):
-        index = order[:, begin : begin + batch]
-        # `index_select` with a flat index is faster than indexing with two dimensions.
-        x = data.train_x.index_select(0, index.flatten()).unflatten(0, index.shape)
-        if augmentation is not None and moves is not None:
-            x = augmentation(x, moves.batch(slice(begin, begin + batch)))
-        yield x, data.train_y[index]
 
 
 def _measure(stack: Stack, data: Data) -> dict[str, Tensor]:

@@ -22,9 +22,9 @@ from zoo.networks.architectures.mlp import MLP
 from zoo.recipes.recipe import HYPERPARAMETERS
 from zoo.seeds import rng_for
 from zoo.training.generation import start_rows
+from zoo.training.minibatches import batches
 from zoo.training.planning import begin, count_missing, plan
 from zoo.training.results import MEASURED
-from zoo.training.stacked import batches
 from zoo.training.workers import run_in_processes
 
 

@@ -6,6 +6,7 @@ are the same, bit for bit, on each of them, whatever else trains beside it.
 
 import time
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import torch
@@ -16,12 +17,12 @@ from zoo.data import Data
 from zoo.errors import AsymZooError
 from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
-from zoo.seeds import rng_for
 from zoo.training.compiled.kernels import train_epoch
 from zoo.training.compiled.lowering import lower
 from zoo.training.compiled.memory import Workspace, empty_splits, read_splits
 from zoo.training.compiled.program import Program
 from zoo.training.compiled.state import Network, Rule, Splits
+from zoo.training.minibatches import batch_size_of, draw_order
 from zoo.training.results import MEASURED, Draws, Trained
 from zoo.treatments import Treated
 
@@ -41,7 +42,7 @@ def train_compiled(
     Raises:
         AsymZooError: If the architecture has operations that this engine does not know.
     """
-    batch = min(settings.batch_size, len(data.train_y))
+    batch = batch_size_of(data, settings.batch_size)
     program = lower(treated, data.shape, batch)
     if program is None:
         raise AsymZooError("engine: cannot compile this architecture; train it with the engine torch")
@@ -83,22 +84,24 @@ class _Training:
         steps = examples // self.batch
         rates = rates_of(self.settings, float(draws.learning_rate[k]), epochs, steps)
         rule = self._rule(float(draws.weight_decay[k]), float(draws.label_smoothing[k]))
-        curves = {name: curve.numpy() for name, curve in trained.curves.items()}  # views, to write into them faster
+        curves = [trained.curves[name][k].numpy() for name in MEASURED]  # views, to write into them faster
         for epoch in range(epochs):
-            order = rng_for(seed, "order", pair, epoch).permutation(examples)[: steps * self.batch].reshape(steps, -1)
+            order = draw_order(seed, pair, epoch, examples)[: steps * self.batch].reshape(steps, -1)
             measured = (epoch + 1) % every == 0 or epoch + 1 == epochs
             finite, *metrics = train_epoch(ops, network, rule, rates[epoch], order, splits, measured)
-            if finite and measured:
-                if finite := np.isfinite(metrics[1]):
+            if measured and finite:
+                finite = isfinite(metrics[1])
+                if finite:
                     network.before[:] = network.theta
-                    for name, value in zip(MEASURED, metrics, strict=True):
-                        curves[name][k, epoch] = value
                 else:
                     network.theta[:] = network.before
             if not finite:
                 trained.diverged[k] = True
                 metrics = self.measure(network)
                 break
+            if measured:
+                for curve, value in zip(curves, metrics, strict=True):
+                    curve[epoch] = value
         for name, value in zip(MEASURED, metrics, strict=True):
             trained.metrics[name][k] = value
 
