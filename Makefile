@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: quickstart test lint bench lowest clean
+.PHONY: quickstart test lint bench bench-more lowest clean
 
 quickstart: .venv/installed
 	.venv/bin/asymzoo quickstart
@@ -15,13 +15,16 @@ lint: .venv/installed-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+# Less than ten minutes; fails if a figure is more than 15 % slower than in benchmark/results/performance.json.
 bench: .venv/installed-dev
-	.venv/bin/python tests/performance/training.py
-	.venv/bin/python tests/performance/reading.py
-	.venv/bin/python tests/performance/metanetworks.py
-	.venv/bin/python tests/performance/phenomena.py
-	.venv/bin/python tests/performance/bayesian.py
-	.venv/bin/python tests/performance/hub.py
+	.venv/bin/python -m tests.performance
+
+# What bench leaves out, for it takes long: each prints JSON.
+bench-more: .venv/installed-dev
+	.venv/bin/python -m tests.performance.metanetworks
+	.venv/bin/python -m tests.performance.phenomena
+	.venv/bin/python -m tests.performance.bayesian
+	.venv/bin/python -m tests.performance.hub
 
 # The lowest versions that pyproject.toml allows, but the torch of .venv: old ones bring CUDA.
 lowest: .venv-lowest/installed

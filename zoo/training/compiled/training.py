@@ -6,6 +6,7 @@ are the same, bit for bit, on each of them, whatever else trains beside it.
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 
 import numpy as np
@@ -117,11 +118,14 @@ class _Training:
 
 
 def rates_of(settings: Optimizer, rate: float, epochs: int, steps: int) -> NDArray[np.float32]:
-    """Return what `update` needs of every step, `(epochs, steps, 3)`.
-
-    Powers of the betas are products, since libraries round powers differently.
-    """
+    """Return what `update` needs of every step, `(epochs, steps, 3)`."""
     rates = rate * settings.factors(epochs, steps)
-    first, second = (1 - np.cumprod(np.full(len(rates), beta)) for beta in settings.betas)
+    first, second = (_bias_corrections(beta, len(rates)) for beta in settings.betas)
     columns = torch.from_numpy(np.stack([rates, rates / first, 1 / np.sqrt(second)], 1))
     return columns.float().unflatten(0, (epochs, steps)).numpy()
+
+
+@lru_cache(maxsize=128)
+def _bias_corrections(beta: float, steps: int) -> NDArray[np.float64]:
+    """Return `1 - beta ** t` for the steps from 1, `(steps,)`; powers are products, which all machines round alike."""
+    return 1 - np.cumprod(np.full(steps, beta))
