@@ -3,6 +3,7 @@
 Source: Alpaydin, Kaynak 1998, *Optical Recognition of Handwritten Digits*, https://doi.org/10.24432/C50P49.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ class Digits(Source):
 
     def read(self, name: str, folders: tuple[Path, ...]) -> Splits:
         """Read both splits from scikit-learn; no other file is needed."""
-        from sklearn.datasets import load_digits
-
-        pixels, labels = load_digits(return_X_y=True)
-        images = pixels.reshape(-1, 1, 8, 8)
+        # As `sklearn.datasets.load_digits`, without the import of scikit-learn, which takes longer than a training.
+        (package,) = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr,misc]
+        digits = np.loadtxt(Path(package) / "datasets/data/digits.csv.gz", delimiter=",")
+        images, labels = digits[:, :-1].reshape(-1, 1, 8, 8), digits[:, -1].astype(np.int64)
         rng = rng_for(0, "digits/split")
         members = [rng.permutation(np.flatnonzero(labels == label)) for label in range(self.classes)]
         test = np.zeros(len(labels), bool)
