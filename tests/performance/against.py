@@ -13,8 +13,10 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,93 +58,86 @@ def hyperparameters(networks: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def time_of(train: Any, steps: int) -> float:
+def time_of(train: Callable[[], Any], steps: int) -> float:
     """Return microseconds of user CPU time for one step."""
     began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     train()
     return 1e6 * (resource.getrusage(resource.RUSAGE_SELF).ru_utime - began) / steps
 
 
-class Earlier:
-    """The package at commit 96c04a7."""
+def earlier() -> SimpleNamespace:
+    """Return what is needed of the package at commit 96c04a7."""
+    from zoo import data, generation, recipe, training, treatments
 
-    curves = (1,)
+    def train(treated: Any, starts: Any, drawn: dict[str, Any], examples: Any, settings: Any) -> Any:
+        drawn = training.Hyperparameters(**drawn)
+        return training.train(treated, starts, drawn, examples, settings, seed=0, pairs=range(len(starts)))
 
-    def recipe(self) -> tuple[Any, int]:
-        from zoo.generation import train_pairs
-        from zoo.recipe import Recipe
-
-        from zoo.data import load_data
-
-        recipe, data = Recipe.load("digits-mlp"), load_data("digits")
-        epochs = sum(int(recipe.draw(pair)["epochs"]) for pair in range(PAIRS))
-        return lambda: train_pairs(recipe, "standard", range(PAIRS), data), epochs
-
-    def case(self, case: str, treatment: dict[str, Any], networks: int, epochs: int, curves: int) -> Any:
-        import torch
-
-        from zoo.data import Data
-        from zoo.training import Hyperparameters, Optimizer, train
-        from zoo.treatments import TREATMENTS, Treated
-
-        data = Data(case, *examples(case), 10)
-        treated = Treated.of(TREATMENTS[treatment["kind"]](**treatment), "mlp", {"widths": CASES[case][0]})
-        starts = torch.stack([treated.layout.draw_initial(np.random.default_rng(k)) for k in range(networks)])
-        drawn = Hyperparameters(**hyperparameters(networks, epochs))
-        settings = Optimizer(batch_size=BATCH, schedule="triangular")
-        return lambda: train(treated, starts, drawn, data, settings, seed=0, pairs=range(networks))
+    return SimpleNamespace(
+        data=data, recipe=recipe, generation=generation, optimizer=training, treatments=treatments, train=train
+    )
 
 
-class Now:
-    """The package here."""
+def now() -> SimpleNamespace:
+    """Return what is needed of the package here."""
+    import torch
 
-    curves = (1, 10)
+    from zoo import data, treatments
+    from zoo.recipes import optimizer, recipe
+    from zoo.training import engines, generation, results
 
-    def recipe(self) -> tuple[Any, int]:
-        from zoo.data import load_data
-        from zoo.recipes.recipe import Recipe
-        from zoo.training.generation import train_pairs
+    def train(treated: Any, starts: Any, drawn: dict[str, Any], examples: Any, settings: Any) -> Any:
+        draws = results.Draws(torch.arange(len(starts)), **drawn)
+        return engines.train(treated, starts, draws, examples, settings, seed=0)
 
-        recipe, data = Recipe.load("digits-mlp"), load_data("digits")
-        epochs = sum(int(recipe.draw(pair)["epochs"]) for pair in range(PAIRS))
-        return lambda: train_pairs(recipe, "standard", range(PAIRS), data), epochs
-
-    def case(self, case: str, treatment: dict[str, Any], networks: int, epochs: int, curves: int) -> Any:
-        import torch
-
-        from zoo.data import Data
-        from zoo.recipes.optimizer import Optimizer
-        from zoo.training.engines import train
-        from zoo.training.results import Draws
-        from zoo.treatments import TREATMENTS, Treated
-
-        data = Data(case, *examples(case), 10)
-        treated = Treated.of(TREATMENTS[treatment["kind"]](**treatment), "mlp", {"widths": CASES[case][0]})
-        starts = torch.stack([treated.layout.draw_initial(np.random.default_rng(k)) for k in range(networks)])
-        drawn = Draws(torch.arange(networks), **hyperparameters(networks, epochs))
-        settings = Optimizer(batch_size=BATCH, schedule="triangular", curves=curves)
-        return lambda: train(treated, starts, drawn, data, settings, seed=0)
+    return SimpleNamespace(
+        data=data, recipe=recipe, generation=generation, optimizer=optimizer, treatments=treatments, train=train
+    )
 
 
-def measure(side: Any) -> dict[str, float]:
+SIDES = {"earlier": earlier, "now": now}
+
+
+def time_of_recipe(zoo: SimpleNamespace) -> float:
+    """Return the time of a step in the recipe `digits-mlp`, whose networks train for 2 to 40 epochs."""
+    recipe, data = zoo.recipe.Recipe.load("digits-mlp"), zoo.data.load_data("digits")
+    epochs = sum(int(recipe.draw(pair)["epochs"]) for pair in range(PAIRS))
+    steps = epochs * (len(data.train_y) // BATCH)
+    return time_of(lambda: zoo.generation.train_pairs(recipe, "standard", range(PAIRS), data), steps)
+
+
+def time_of_case(zoo: SimpleNamespace, case: str, treatment: dict[str, Any], networks: int, **settings: int) -> float:
+    """Return the time of a step of networks that train for equally many epochs; `settings` are epochs and curves."""
+    import torch
+
+    data, epochs = zoo.data.Data(case, *examples(case), 10), settings.pop("epochs")
+    treated = zoo.treatments.Treated.of(
+        zoo.treatments.TREATMENTS[treatment["kind"]](**treatment), "mlp", {"widths": CASES[case][0]}
+    )
+    starts = torch.stack([treated.layout.draw_initial(np.random.default_rng(k)) for k in range(networks)])
+    optimizer = zoo.optimizer.Optimizer(batch_size=BATCH, schedule="triangular", **settings)
+    drawn, steps = hyperparameters(networks, epochs), networks * epochs * (len(data.train_y) // BATCH)
+    return time_of(lambda: zoo.train(treated, starts, drawn, data, optimizer), steps)
+
+
+def measure(side: str) -> dict[str, float]:
     """Return microseconds a step of every case on one side."""
     import torch
 
     torch.set_num_threads(1)
-    side.case("40-64-64-10", {"kind": "standard"}, 8, 1, 1)()  # to compile, and to warm up
-    train, epochs = side.recipe()
-    figures = {"digits-mlp": time_of(train, epochs * (1437 // BATCH))}
-    for case, (_, examples, _, networks, epochs, n_fix) in CASES.items():
-        treatments = {"standard": {"kind": "standard"}}
+    zoo = SIDES[side]()
+    standard = {"kind": "standard"}
+    time_of_case(zoo, "40-64-64-10", standard, 8, epochs=1)  # to compile, and to warm up
+    figures = {"digits-mlp": time_of_recipe(zoo)}
+    for case, (*_, networks, epochs, n_fix) in CASES.items():
+        treatments = {"standard": standard}
         if case == "64-32-32-10":
             treatments["w_asymmetric"] = {"kind": "w_asymmetric", "n_fix": n_fix, "kappa": [1.0, 1.0, 0.5]}
             treatments["sigma_asymmetric"] = {"kind": "sigma_asymmetric"}
         for name, treatment in treatments.items():
-            train = side.case(case, treatment, networks, epochs, 1)
-            figures[f"{case} {name}"] = time_of(train, networks * epochs * (examples // BATCH))
-        if 10 in side.curves:
-            train = side.case(case, treatments["standard"], SPARSE[case], 20, 10)
-            figures[f"{case} curves 10"] = time_of(train, SPARSE[case] * 20 * (examples // BATCH))
+            figures[f"{case} {name}"] = time_of_case(zoo, case, treatment, networks, epochs=epochs)
+        if side == "now":
+            figures[f"{case} curves 10"] = time_of_case(zoo, case, standard, SPARSE[case], epochs=20, curves=10)
     return figures
 
 
@@ -154,14 +149,14 @@ def run(folder: Path, side: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(earlier: Path) -> None:
+def main(folder: Path) -> None:
     """Run both sides in turns, and store the ratios."""
-    rounds = [(run(earlier, "Earlier"), run(HERE, "Now")) for _ in range(ROUNDS)]
+    rounds = [(run(folder, "earlier"), run(HERE, "now")) for _ in range(ROUNDS)]
     ratios = {
         name: [before[name.replace("curves 10", "standard")] / now[name] for before, now in rounds]
         for name in rounds[0][1]
     }
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=earlier, capture_output=True, text=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
     result = {
         "commit": commit.stdout.strip(),
         "command": "python tests/performance/against.py WORKTREE",
@@ -179,6 +174,6 @@ def main(earlier: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--measure":
         sys.path = [path for path in sys.path if not path.endswith("performance")]
-        print(json.dumps(measure({"Earlier": Earlier, "Now": Now}[sys.argv[2]]())))
+        print(json.dumps(measure(sys.argv[2])))
     else:
         main(Path(sys.argv[1]).resolve())
