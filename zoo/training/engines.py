@@ -5,7 +5,6 @@ networks with PyTorch, on any device. Both give the same networks up to rounding
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -62,17 +61,17 @@ def engine_for(treated: Treated, data: Data, settings: Optimizer, device: torch.
     """
     if torch.device(device).type != "cpu" or settings.augmentation is not None or not can_compile():
         return "torch"
-    from zoo.training.compiled.lowering import lower
+    from zoo.training.compiled.checking import program_for
 
-    return "torch" if lower(treated, data.shape, settings.batch_size) is None else "compiled"
+    return "torch" if program_for(treated, data.shape, settings.batch_size) is None else "compiled"
 
 
 def can_compile() -> bool:
-    """Return whether Numba is installed and not switched off."""
-    if find_spec("numba") is None:
+    """Return whether Numba is installed, works with the other packages that are, and is not switched off."""
+    try:
+        from numba import config
+    except ImportError:
         return False
-    from numba import config
-
     return not config.DISABLE_JIT
 
 

@@ -27,7 +27,9 @@ def _greatest(work: Row, at: int, classes: int) -> tuple[Lanes, Lanes]:
 
 @compiled
 def loss_gradient(op: Any, work: Row, labels: Row, examples: int, smoothing: float) -> float:
-    """Write the gradient of the mean cross-entropy to its place; return a number that is as finite as the loss.
+    """Write the gradient of the mean cross-entropy to its place; return a number that shows divergence.
+
+    The number is finite if the logits, and the sum of their distances from the greatest ones, are.
 
     Arguments:
         op: Last operation of the network.

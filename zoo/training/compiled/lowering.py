@@ -46,6 +46,8 @@ class NotLoweredError(Exception):
 def lower(treated: Treated, shape: tuple[int, ...], batch: int) -> Program | None:
     """Return the program of a network, or None if it has an operation that is not known here.
 
+    Tracing does not see everything, see `zoo.training.compiled.checking`.
+
     Arguments:
         treated: Architecture and treatment of the network.
         shape: Shape of an example.
@@ -177,15 +179,17 @@ class _Lowering:
     def norm(self, name: str, module: Any, value: Value) -> Value:
         places = self.parameters(name)
         _require(module.normalized_shape == (value.units,) and min(places.values()) >= 0)
+        _require(module.eps >= float(np.finfo(np.float32).tiny))  # or zeros that fill up a block would become NaN
         out = replace(value, place=self.room(value.units), copied=False)
         self.emit(NORM, value, out, saved=self.kept(value), scales=self.room(1), epsilon=module.eps, **places)
         return out
 
     def figlu(self, name: str, value: Value) -> Value:
         out = replace(value, place=self.room(value.units), copied=False)
-        self.mixed[name] = self.mixing
-        self.emit(FIGLU, value, out, saved=self.room(value.units), weight=self.mixing)
-        self.mixing += value.units * _padded(value.units)
+        if name not in self.mixed:  # a module may be used several times
+            self.mixed[name] = self.mixing
+            self.mixing += value.units * _padded(value.units)
+        self.emit(FIGLU, value, out, saved=self.room(value.units), weight=self.mixed[name])
         return out
 
     def activation(self, kind: Any, module: Any, value: Value) -> Value:
@@ -228,8 +232,8 @@ def _place_weights(layout: ParameterLayout) -> tuple[dict[str, int], Any, int]:
     """Return the places of parameters by name, those of every entry of a row, and the length of a padded row."""
     starts, places, size = {}, np.zeros(layout.size, np.int64), 0
     for parameter in layout.parameters:
+        _require(len(parameter.shape) in (1, 2))
         *rows, columns = parameter.shape
-        _require(len(rows) <= 1)
         index, step = np.arange(parameter.size), _padded(columns)
         starts[parameter.name] = size
         places[layout.slices[parameter.name]] = size + index // columns * step + index % columns

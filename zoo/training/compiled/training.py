@@ -18,8 +18,8 @@ from zoo.data import Data
 from zoo.errors import AsymZooError
 from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
+from zoo.training.compiled.checking import program_for
 from zoo.training.compiled.kernels import train_epoch
-from zoo.training.compiled.lowering import lower
 from zoo.training.compiled.memory import Workspace, empty_splits, read_splits
 from zoo.training.compiled.program import Program
 from zoo.training.compiled.state import Network, Rule, Splits
@@ -38,13 +38,13 @@ def train_compiled(
     seed: int,
     progress: Progress = ignore,
 ) -> Trained:
-    """Train K networks one after the other; arguments as in `zoo.training.training.train`.
+    """Train K networks one after the other; arguments as in `zoo.training.engines.train`.
 
     Raises:
         AsymZooError: If the architecture has operations that this engine does not know.
     """
     batch = batch_size_of(data, settings.batch_size)
-    program = lower(treated, data.shape, batch)
+    program = program_for(treated, data.shape, batch)
     if program is None:
         raise AsymZooError("engine: cannot compile this architecture; train it with the engine torch")
     trained, thetas = Trained.blank(start, int(draws.epochs.max())), torch.empty_like(start)
@@ -62,7 +62,7 @@ def train_compiled(
 
 def compile_ahead(treated: Treated, data: Data, settings: Optimizer) -> None:
     """Compile the engine, or read it from Numba's cache, without training; arguments as in `train_compiled`."""
-    program = lower(treated, data.shape, 1)
+    program = program_for(treated, data.shape, 1)
     assert program is not None
     training = _Training(program, empty_splits(), settings, 1)
     network = Workspace(program, treated, torch.zeros(1, treated.layout.size), 1).begin(0)

@@ -1,15 +1,19 @@
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.scenarios import NETWORKS, SETTINGS, some_data, some_thetas, treat
+from tests.scenarios import NETWORKS, SETTINGS, some_data, some_thetas, treat, treatment_of
 from zoo.data.augmentation import Augmentation
 from zoo.errors import AsymZooError
+from zoo.networks.architectures import ARCHITECTURES
 from zoo.networks.architectures.base import Architecture, sites_of
 from zoo.networks.parameters import ParameterLayout
 from zoo.recipes.optimizer import Optimizer
 from zoo.recipes.recipe import Recipe, built_in_recipes
+from zoo.training.compiled.checking import program_for
 from zoo.training.compiled.lowering import lower
 from zoo.training.compiled.training import train_compiled
 from zoo.training.engines import engine_for
@@ -121,6 +125,73 @@ def test_layers_that_have_hooks_are_not_lowered():
     assert lower(treated(network), (6,), 16) is None
 
 
+class Unseen(Network):
+    """Networks of which tracing misses a part."""
+
+    def __init__(self, part):
+        super().__init__(nn.Sequential(linear(), nn.ReLU()))
+        self.part = part
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.part == "a part without gradient":
+            with torch.no_grad():
+                x = self.body(x)
+        elif self.part == "a choice by type" and isinstance(x, torch.Tensor):
+            x = self.body(x)
+        elif self.part == "a change in place":
+            kept = y = torch.relu(x)
+            y += x
+            return self.last(kept + y)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("part", ["a part without gradient", "a choice by type", "a change in place"])
+def test_what_tracing_misses_is_found_by_the_gradient(part):
+    assert program_for(treated(Unseen("nothing")), (6,), 16) is not None
+    subject = treated(Unseen(part))
+    assert lower(subject, (6,), 16) is not None
+    assert program_for(subject, (6,), 16) is None
+
+
+def test_hooks_of_the_whole_network_are_found_by_the_gradient():
+    network = Network(nn.ReLU())
+    network.register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert program_for(treated(network), (6,), 16) is None
+
+
+class Shared(Architecture):
+    """A network that uses the same activation twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 10), linear(), nn.Linear(10, 4)
+        self.act = nn.ReLU()
+        hidden = {"a.weight": ("h", "input"), "a.bias": ("h",), "b.weight": ("h", "h"), "b.bias": ("h",)}
+        self.axes = {**hidden, "c.weight": ("output", "h"), "c.bias": ("output",)}
+        self.sites = {"act": "h"}
+
+    def forward(self, x):
+        h = self.act(self.a(x))
+        return self.c(self.act(self.b(h) + h))
+
+
+@pytest.mark.parametrize("setting", ["standard", "sigma_asymmetric"])
+def test_an_activation_may_be_used_several_times(setting, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "shared", Shared)
+    subject, data = Treated.of(treatment_of(setting), "shared", {}), some_data((6,))
+    start = some_thetas(subject, 2, dtype=torch.float32)
+    settings = Optimizer(optimizer="sgd", batch_size=16)
+    found = train_compiled(subject, start, HYPERPARAMETERS, data, settings, seed=1)
+    expected = train_stacked(subject.to("cpu", torch.float64), start.double(), HYPERPARAMETERS, data, settings, seed=1)
+    torch.testing.assert_close(found.rows, expected.rows.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-40])
+def test_a_norm_whose_epsilon_is_not_a_float32_number_is_not_lowered(epsilon):
+    assert lower(treated(Network(nn.LayerNorm(10, eps=epsilon))), (6,), 16) is None
+
+
 def test_a_network_of_inputs_of_another_size_is_not_lowered():
     assert lower(treated(Network(nn.ReLU())), (7,), 16) is None
 
@@ -155,5 +226,5 @@ def test_without_numba_and_where_augmentation_is_wanted_torch_trains(monkeypatch
     assert engine_for(subject, data, Optimizer(), "cpu") == "compiled"
     assert engine_for(subject, data, Optimizer(augmentation=Augmentation(flip=True)), "cpu") == "torch"
     assert engine_for(subject, data, Optimizer(), "cuda") == "torch"
-    monkeypatch.setattr("zoo.training.engines.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)  # so that its import fails
     assert engine_for(subject, data, Optimizer(), "cpu") == "torch"
