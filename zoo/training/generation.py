@@ -92,12 +92,8 @@ def generate(
 
 def _compile_ahead(recipe: Recipe, data: Data, device: str) -> None:
     """Compile the engine in this process, if one is compiled, so that no two workers do."""
-    for treatment in recipe.treatments:
-        treated = recipe.treat(treatment)
-        if engine_for(treated, data, recipe.training, device) == "compiled":
-            from zoo.training.compiled.training import compile_ahead
-
-            compile_ahead(treated, data, recipe.training)
+    for treatment in recipe.treatments:  # the choice compiles, because it compares gradients
+        if engine_for(recipe.treat(treatment), data, recipe.training, device) == "compiled":
             return
 
 

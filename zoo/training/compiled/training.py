@@ -20,7 +20,7 @@ from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
 from zoo.training.compiled.checking import program_for
 from zoo.training.compiled.kernels import train_epoch
-from zoo.training.compiled.memory import Workspace, empty_splits, read_splits
+from zoo.training.compiled.memory import Workspace, read_splits
 from zoo.training.compiled.program import Program
 from zoo.training.compiled.state import Network, Rule, Splits
 from zoo.training.minibatches import batch_size_of, draw_order
@@ -58,15 +58,6 @@ def train_compiled(
         progress(1)
     trained.rows[:] = treated.to_rows(thetas)
     return trained
-
-
-def compile_ahead(treated: Treated, data: Data, settings: Optimizer) -> None:
-    """Compile the engine, or read it from Numba's cache, without training; arguments as in `train_compiled`."""
-    program = program_for(treated, data.shape, 1)
-    assert program is not None
-    training = _Training(program, empty_splits(), settings, 1)
-    network = Workspace(program, treated, torch.zeros(1, treated.layout.size), 1).begin(0)
-    training.measure(network)
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ class _Training:
             trained.metrics[name][k] = value
 
     def measure(self, network: Network) -> list[float]:
-        """Return the metrics of `MEASURED`; they are NaN without examples."""
+        """Return the metrics of `MEASURED`."""
         order, rates = np.zeros((0, self.batch), np.int64), np.zeros((0, 3), np.float32)
         return list(train_epoch(self.program.ops, network, self._rule(0.0, 0.0), rates, order, self.splits, True)[1:])
 
