@@ -11,7 +11,6 @@ from zoo.data import Data
 from zoo.networks.stack import stack_gradient
 from zoo.seeds import rng_for
 from zoo.training.compiled.kernels import train_epoch
-from zoo.training.compiled.lanes import LANES
 from zoo.training.compiled.lowering import lower
 from zoo.training.compiled.memory import Workspace, read_splits
 from zoo.training.compiled.program import Program
@@ -32,24 +31,23 @@ def program_for(treated: Treated, shape: tuple[int, ...], batch: int) -> Program
         batch: Number of examples in a minibatch.
     """
     program = lower(treated, shape, batch)
-    return program if program is not None and has_gradient_of_module(treated, shape) else None
+    return program if program is not None and has_gradient_of_module(program, treated, shape, batch) else None
 
 
-def has_gradient_of_module(treated: Treated, shape: tuple[int, ...]) -> bool:
+def has_gradient_of_module(program: Program, treated: Treated, shape: tuple[int, ...], batch: int) -> bool:
     """Return whether a step along the gradient, at random weights and examples, is the same in program and module."""
-    program, rng = lower(treated, shape, LANES), rng_for(0, "compiled/check")
-    assert program is not None
+    rng = rng_for(0, "compiled/check")
     treated = treated.take(torch.tensor([0]))
     start = treated.keep_trainable(treated.layout.draw_initial(rng)[None])
-    x = torch.from_numpy(rng.standard_normal((LANES, *shape), dtype=np.float32))
-    y = torch.from_numpy(rng.integers(0, program.ops[-1]["outputs"], LANES))
+    x = torch.from_numpy(rng.standard_normal((batch, *shape), dtype=np.float32))
+    y = torch.from_numpy(rng.integers(0, program.ops[-1]["outputs"], batch))
     try:
         _, gradient = stack_gradient(treated.stack(treated.to_rows(start)), x[None], y[None])
     except Exception:  # runs code of the module, which may raise anything
         return False
-    network = Workspace(program, treated, start, LANES).begin(0)
+    network = Workspace(program, treated, start, batch).begin(0)
     splits = read_splits(Data("random", x, y, x, y, classes=int(y.max()) + 1))
-    rates, order = np.array([[1, 0, 0]], np.float32), np.arange(LANES)[None]
+    rates, order = np.array([[1, 0, 0]], np.float32), np.arange(batch)[None]
     train_epoch(program.ops, network, GRADIENT_DESCENT, rates, order, splits, False)
     found, expected = program.unpack(network.theta), (start - treated.keep_trainable(gradient))[0]
     return bool((found - expected).abs().max() <= 1e-4 * (1 + gradient.abs().max()))

@@ -6,23 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.training.compiled.jit import cached, compiled, digest_of_sources, keep_apart
-from zoo.training.compiled.lanes import LANES, load, store
+from zoo.training.compiled.lanes import LANES, load, prefetch, store
 from zoo.training.compiled.layers import backward, forward, padded
 from zoo.training.compiled.loss import loss_gradient, score
-from zoo.training.compiled.products import transpose
 from zoo.training.compiled.state import Network, Row, Rule, Splits
 from zoo.training.compiled.updates import update, use
 
+AHEAD = 4 * LANES  # how far ahead of its use an example is fetched from memory
+
 
 @compiled
-def measure(ops: Any, network: Network, blocks: Row, labels: Row) -> tuple[float, float]:
-    """Return the accuracy and the mean cross-entropy of a network on examples in blocks of 16, see `Splits`."""
+def measure(ops: Any, network: Network, x: Row, labels: Row) -> tuple[float, float]:
+    """Return the accuracy and the mean cross-entropy of a network on the examples of a split, see `Splits`."""
     keep_apart()
     row, correct, losses = use(network, network.theta), 0.0, 0.0
     step, count, together = padded(ops[0].inputs) * LANES, len(labels) // LANES, len(network.labels) // LANES
     for block in range(0, count, together):
         some = min(together, count - block)
-        forward(ops, network, row, blocks, block * step, some, np.bool_(False))
+        forward(ops, network, row, x, block * step, some, np.bool_(False))
         right, loss = score(ops[-1], network.work, labels, block * LANES, some)
         correct += right
         losses += loss
@@ -44,9 +45,9 @@ def take_steps(
     theta, before, swapped, finite = network.theta, network.before, False, True
     blocks = len(network.labels) // LANES
     for t in range(len(rates)):
-        gather(ops[0], network, splits, order[t], blocks)
+        gather(ops[0], network, splits, order[t])
         row = use(network, theta)
-        forward(ops, network, row, network.work, ops[0].x, blocks, np.bool_(True))
+        forward(ops, network, row, network.work, ops[0].saved, blocks, np.bool_(True))
         finite = np.isfinite(loss_gradient(ops[-1], network.work, network.labels, order.shape[1], rule.label_smoothing))
         if not finite:
             for i in range(0, len(theta), LANES):
@@ -66,19 +67,19 @@ def take_steps(
 
 
 @compiled
-def gather(op: Any, network: Network, splits: Splits, chosen: NDArray[np.int64], blocks: int) -> None:
-    """Put a minibatch in its place, as the first operation and its backward pass read it."""
+def gather(op: Any, network: Network, splits: Splits, chosen: NDArray[np.int64]) -> None:
+    """Put a minibatch in its place, one example after the other."""
     keep_apart()
-    work, columns, square = network.work, padded(op.inputs), LANES * LANES
-    for block in range(blocks):
-        rows = chosen[block * LANES : (block + 1) * LANES]
-        for j in range(len(rows)):
-            network.labels[block * LANES + j] = splits.labels[rows[j]]
-        for panel in range(columns // LANES):
-            saved = op.saved + (panel * blocks + block) * square
-            for j in range(len(rows)):
-                store(work, saved + j * LANES, load(splits.rows, rows[j] * columns + panel * LANES))
-            transpose(work, saved, LANES, work, op.x + (block * columns + panel * LANES) * LANES)
+    columns = padded(op.inputs)
+    for first in range(0, len(chosen), LANES):
+        last = min(first + LANES, len(chosen))
+        for j in range(first, last):
+            network.labels[j] = splits.train_labels[chosen[j]]
+        for i in range(0, columns, LANES):  # of several examples in turn, since memory serves several places at once
+            for j in range(first, last):
+                at = chosen[j] * columns + i
+                prefetch(splits.train, at + AHEAD)
+                store(network.work, op.saved + j * columns + i, load(splits.train, at))
 
 
 def _epoch(sources: int) -> Any:

@@ -19,7 +19,7 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
-FLOAT, INDEX, BITS = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+FLOAT, INDEX, BITS, BYTE = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(8)
 VECTOR, BIT_VECTOR = ir.VectorType(FLOAT, LANES), ir.VectorType(BITS, LANES)
 
 
@@ -67,6 +67,14 @@ def llvm_function(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value
     """Call an LLVM function of vectors."""
     kind = ir.FunctionType(VECTOR, [VECTOR] * len(args))
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), args)
+
+
+def emit_prefetch(builder: ir.IRBuilder, place: ir.Value) -> None:
+    """Ask the processor to fetch what lies at a pointer from memory; no address is wrong."""
+    byte = BYTE.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, BITS, BITS, BITS])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(place, byte), BITS(0), BITS(3), BITS(1)])  # to read, to all caches, data
 
 
 Emit = Callable[..., ir.Value]  # given the builder and vectors, emits instructions and returns a vector
@@ -186,6 +194,17 @@ def store(typingctx: Any, array: types.Array, at: types.Integer, x: types.Type) 
         return context.get_dummy_value()
 
     return types.void(array, types.int64, x), generate
+
+
+@intrinsic
+def prefetch(typingctx: Any, array: types.Array, at: types.Integer) -> Any:
+    """Ask the processor to fetch element `at` of an array, which may lie outside, from memory."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        emit_prefetch(builder, builder.gep(data_of(context, builder, signature.args[0], args[0]), [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @intrinsic

@@ -1,7 +1,8 @@
 """The operations of a network, forward and backward, on blocks of sixteen examples.
 
 Activations `(blocks, units, 16)` lie in one array of numbers, `work`, at the places that the program gives. The units
-of every value are padded with zeros to a multiple of 16, and so are the columns of weights.
+of every value are padded with zeros to a multiple of 16, and so are the columns of weights. The first operation reads
+examples as rows, which need no transpose: there, sixteen units are one vector.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from zoo.training.compiled.lanes import LANES, fma, load, negative, spread, sqrt
 from zoo.training.compiled.products import Left, Product, Right, multiply, transpose
 from zoo.training.compiled.state import Network, Row
 
-LINEAR, NORM, GELU, RELU, TANH, FIGLU, SUM, COPY = range(8)
+FIRST, LINEAR, NORM, GELU, RELU, TANH, FIGLU, SUM, COPY = range(9)
 
 
 @inlined
@@ -29,7 +30,7 @@ def forward(ops: Any, network: Network, row: Row, x: Row, at: int, blocks: int, 
         ops: Operations, see `zoo.training.compiled.program.OP`.
         network: Network.
         row: Weights of the network.
-        x, at: Array of inputs `(blocks, inputs, 16)`, and place of the first one.
+        x, at: Array of examples, one after the other, and place of the first one.
         blocks: Number of blocks of 16 examples.
         keep: Whether to keep what the backward pass needs.
     """
@@ -37,13 +38,12 @@ def forward(ops: Any, network: Network, row: Row, x: Row, at: int, blocks: int, 
     work = network.work
     for o in range(len(ops)):
         op = ops[o]
-        if op.kind == LINEAR:
-            if o == 0:
-                _linear(op, row, x, at, work, blocks)
-            else:
-                _linear(op, row, work, op.x, work, blocks)
-                if keep:
-                    _keep_transpose(op, work, blocks)
+        if op.kind == FIRST:
+            _first(op, row, x, at, work, blocks)
+        elif op.kind == LINEAR:
+            _linear(op, row, work, blocks)
+            if keep:
+                _transpose(work, op.x, padded(op.inputs), blocks, op.saved)
         elif op.kind == NORM:
             _norm(op, row, work, blocks)
         elif op.kind == FIGLU:
@@ -62,8 +62,10 @@ def backward(ops: Any, network: Network, row: Row, blocks: int) -> None:
     for o in range(len(ops) - 1, -1, -1):
         op = ops[o]
         size = blocks * padded(op.inputs) * LANES
-        if op.kind == LINEAR:
-            _linear_backward(op, row, work, gradient, blocks, o > 0)
+        if op.kind == FIRST:
+            _first_backward(op, work, gradient, blocks)
+        elif op.kind == LINEAR:
+            _linear_backward(op, row, work, gradient, blocks)
         elif op.kind == NORM:
             _norm_backward(op, row, work, gradient, blocks)
         elif op.kind == FIGLU:
@@ -77,40 +79,71 @@ def backward(ops: Any, network: Network, row: Row, blocks: int) -> None:
 
 
 @inlined
-def _linear(op: Any, row: Row, x: Row, at: int, work: Row, blocks: int) -> None:
+def _first(op: Any, row: Row, x: Row, at: int, work: Row, blocks: int) -> None:
+    """`y = W x + b` of examples as rows. W lies transposed in panels of 16 units, `(outputs / 16, inputs, 16)`."""
+    columns, rows, examples = padded(op.inputs), padded(op.outputs), blocks * LANES
+    for panel in range(rows // LANES):
+        bias = load(row, op.bias + panel * LANES) if op.bias >= 0 else spread(0.0)
+        for i in range(panel * examples, (panel + 1) * examples):
+            store(work, op.transposed + i * LANES, bias)
+    inputs = Left(x, examples, at, columns, 0, 1, 1, op.inputs)
+    weights = Right(row, rows // LANES, op.weight, op.inputs * LANES)
+    multiply(inputs, weights, Product(work, op.transposed, LANES, examples * LANES, True))
+    for block in range(blocks):
+        for panel in range(rows // LANES):
+            y = op.y + (block * rows + panel * LANES) * LANES
+            transpose(work, op.transposed + (panel * blocks + block) * LANES * LANES, LANES, work, y)
+
+
+@inlined
+def _first_backward(op: Any, work: Row, gradient: Row, blocks: int) -> None:
+    """`dW^T = x^T dy`, `db = dy 1`, with x and dy as rows."""
+    columns, rows, examples = padded(op.inputs), padded(op.outputs), blocks * LANES
+    _transpose(work, op.dy, rows, blocks, op.transposed)
+    inputs = Left(work, op.inputs, op.saved, 1, 0, columns, 1, examples)
+    slopes = Right(work, rows // LANES, op.transposed, examples * LANES)
+    multiply(inputs, slopes, Product(gradient, op.weight, LANES, op.inputs * LANES, False))
+    _bias_backward(op, work, gradient, blocks)
+
+
+@inlined
+def _transpose(work: Row, x: int, units: int, blocks: int, to: int) -> None:
+    """Write the transpose of values `(blocks, units, 16)` as `(units / 16, examples, 16)`."""
+    for block in range(blocks):
+        for panel in range(units // LANES):
+            at = x + (block * units + panel * LANES) * LANES
+            transpose(work, at, LANES, work, to + (panel * blocks + block) * LANES * LANES)
+
+
+@inlined
+def _linear(op: Any, row: Row, work: Row, blocks: int) -> None:
     """`y = W x + b`."""
     columns, rows = padded(op.inputs), padded(op.outputs)
     for block in range(blocks):
         for u in range(op.outputs):
             store(work, op.y + (block * rows + u) * LANES, row[op.bias + u] if op.bias >= 0 else 0.0)
     weights = Left(row, op.outputs, op.weight, columns, 0, 1, 1, op.inputs)
-    multiply(weights, Right(x, blocks, at, columns * LANES), Product(work, op.y, LANES, rows * LANES, True))
+    multiply(weights, Right(work, blocks, op.x, columns * LANES), Product(work, op.y, LANES, rows * LANES, True))
 
 
 @inlined
-def _keep_transpose(op: Any, work: Row, blocks: int) -> None:
-    """Keep the inputs of a linear map as `(inputs / 16, examples, 16)`, for the gradient of its weights."""
-    columns = padded(op.inputs)
-    for block in range(blocks):
-        for panel in range(columns // LANES):
-            at = op.x + (block * columns + panel * LANES) * LANES
-            transpose(work, at, LANES, work, op.saved + (panel * blocks + block) * LANES * LANES)
-
-
-@inlined
-def _linear_backward(op: Any, row: Row, work: Row, gradient: Row, blocks: int, further: bool) -> None:
-    """`dW = dy x^T`, `db = dy 1` and, if it is needed `further` on, `dx = W^T dy`."""
+def _linear_backward(op: Any, row: Row, work: Row, gradient: Row, blocks: int) -> None:
+    """`dW = dy x^T`, `db = dy 1`, `dx = W^T dy`."""
     columns, rows = padded(op.inputs), padded(op.outputs)
     slopes = Left(work, op.outputs, op.dy, LANES, rows * LANES, 1, blocks, LANES)
     inputs = Right(work, columns // LANES, op.saved, blocks * LANES * LANES)
     multiply(slopes, inputs, Product(gradient, op.weight, columns, LANES, False))
+    _bias_backward(op, work, gradient, blocks)
+    weights = Left(row, op.inputs, op.weight, 1, 0, columns, 1, op.outputs)
+    slopes_of = Right(work, blocks, op.dy, rows * LANES)
+    multiply(weights, slopes_of, Product(work, op.dx, LANES, columns * LANES, False))
+
+
+@inlined
+def _bias_backward(op: Any, work: Row, gradient: Row, blocks: int) -> None:
     if op.bias >= 0:
         for u in range(op.outputs):
-            gradient[op.bias + u] = total(_over_blocks(work, op.dy + u * LANES, rows * LANES, blocks))
-    if further:
-        weights = Left(row, op.inputs, op.weight, 1, 0, columns, 1, op.outputs)
-        slopes_of = Right(work, blocks, op.dy, rows * LANES)
-        multiply(weights, slopes_of, Product(work, op.dx, LANES, columns * LANES, False))
+            gradient[op.bias + u] = total(_over_blocks(work, op.dy + u * LANES, padded(op.outputs) * LANES, blocks))
 
 
 @inlined

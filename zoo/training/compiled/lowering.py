@@ -14,7 +14,8 @@ import torch
 from torch import fx, nn
 
 from zoo.networks.parameters import ParameterLayout
-from zoo.training.compiled.layers import COPY, FIGLU, GELU, LINEAR, NORM, RELU, SUM, TANH, padded
+from zoo.training.compiled.lanes import LANES
+from zoo.training.compiled.layers import COPY, FIGLU, FIRST, GELU, LINEAR, NORM, RELU, SUM, TANH, padded
 from zoo.training.compiled.program import OP, PLACES, Program
 from zoo.treatments import Treated
 from zoo.treatments.sigma_asymmetric import FiGLU
@@ -55,7 +56,7 @@ def lower(treated: Treated, shape: tuple[int, ...], batch: int) -> Program | Non
     """
     graph = _trace(treated.module)
     try:
-        return None if graph is None else _Lowering(treated, shape, batch).run(graph)
+        return None if graph is None else _Lowering(treated, graph, shape, batch).run()
     except NotLoweredError:
         return None
 
@@ -96,17 +97,20 @@ class Value:
 class _Lowering:
     """Walks once through a traced graph. Every use of a value has a `Value` of its own."""
 
-    def __init__(self, treated: Treated, shape: tuple[int, ...], batch: int) -> None:
-        self.module, self.inputs, self.examples = treated.module, int(np.prod(shape)), _padded(batch)
+    def __init__(self, treated: Treated, graph: fx.Graph, shape: tuple[int, ...], batch: int) -> None:
+        self.module, self.graph = treated.module, graph
+        self.inputs, self.examples = int(np.prod(shape)), _padded(batch)
         self.ops: list[dict[str, Any]] = []
         self.values: dict[fx.Node, list[Value]] = {}
         self.mixed: dict[str, int] = {}
         self.work = self.mixing = 0
-        self.weights, self.places, self.size = _place_weights(treated.layout)
+        modules = (str(node.target) for node in graph.nodes if node.op == "call_module")
+        first = next((name for name in modules if type(self.module.get_submodule(name)) is nn.Linear), "")
+        self.weights, self.places, self.size = _place_weights(treated.layout, f"{first}.weight")
 
-    def run(self, graph: fx.Graph) -> Program:
-        """Return the program of a graph."""
-        for node in graph.nodes:
+    def run(self) -> Program:
+        """Return the program."""
+        for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.give(node, Value(self.inputs, -1, -1))
             elif node.op == "output":
@@ -170,10 +174,12 @@ class _Lowering:
 
     def linear(self, name: str, module: Any, value: Value) -> Value:
         _require(module.in_features == value.units)
+        units, saved = module.out_features, self.room(value.units)
+        out = Value(units, self.room(units), self.room(units))
         if value.gradient < 0:
-            value = replace(value, place=self.room(value.units))
-        out = Value(module.out_features, self.room(module.out_features), self.room(module.out_features))
-        self.emit(LINEAR, value, out, saved=self.room(value.units), **self.parameters(name))
+            self.emit(FIRST, value, out, saved=saved, transposed=self.room(units), **self.parameters(name))
+        else:
+            self.emit(LINEAR, value, out, saved=saved, **self.parameters(name))
         return out
 
     def norm(self, name: str, module: Any, value: Value) -> Value:
@@ -228,16 +234,22 @@ class _Lowering:
         return {"weight": weight, "bias": self.weights.pop(f"{module}.bias", -1)}
 
 
-def _place_weights(layout: ParameterLayout) -> tuple[dict[str, int], Any, int]:
-    """Return the places of parameters by name, those of every entry of a row, and the length of a padded row."""
+def _place_weights(layout: ParameterLayout, first: str) -> tuple[dict[str, int], Any, int]:
+    """Return the places of parameters by name, those of every entry of a row, and the length of a padded row.
+
+    The weight `first` lies transposed, in panels of 16 units; the rows of others are padded.
+    """
     starts, places, size = {}, np.zeros(layout.size, np.int64), 0
     for parameter in layout.parameters:
         _require(len(parameter.shape) in (1, 2))
-        *rows, columns = parameter.shape
-        index, step = np.arange(parameter.size), _padded(columns)
-        starts[parameter.name] = size
-        places[layout.slices[parameter.name]] = size + index // columns * step + index % columns
-        size += step * (rows[0] if rows else 1)
+        rows, columns = (1, *parameter.shape)[-2:]
+        row, column = np.divmod(np.arange(parameter.size), columns)
+        if parameter.name == first:
+            place, room = row // LANES * columns * LANES + column * LANES + row % LANES, _padded(rows) * columns
+        else:
+            place, room = row * _padded(columns) + column, rows * _padded(columns)
+        starts[parameter.name], places[layout.slices[parameter.name]] = size, size + place
+        size += room
     return starts, places, size
 
 

@@ -16,22 +16,16 @@ from zoo.treatments import Treated
 
 def read_splits(data: Data) -> Splits:
     """Return the examples as compiled functions read them."""
-    train, test, labels = _padded(data.train_x), _padded(data.test_x), data.train_y.float()
-    parts = [train, labels, *_blocks(train, data.train_y), *_blocks(test, data.test_y)]
-    return Splits(*(part.flatten().numpy() for part in parts))
+    return Splits(*_blocks(data.train_x, data.train_y), *_blocks(data.test_x, data.test_y))
 
 
-def _padded(x: Tensor) -> Tensor:
-    """Return examples as rows, padded with zeros."""
-    x = x.flatten(1).float()
-    return functional.pad(x, (0, -x.shape[1] % LANES)).contiguous()
-
-
-def _blocks(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return padded rows in transposed blocks of 16, and their labels."""
-    missing = -len(x) % LANES
-    x = functional.pad(x, (0, 0, 0, missing))
-    return x.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous(), functional.pad(y.float(), (0, missing), value=-1.0)
+def _blocks(x: Tensor, y: Tensor) -> tuple[Row, Row]:
+    """Return examples and labels, padded to whole blocks of 16."""
+    x, missing = x.flatten(1).float(), -len(x) % LANES
+    columns = -x.shape[1] % LANES
+    if columns or missing:
+        x = functional.pad(x, (0, columns, 0, missing))
+    return x.flatten().numpy(), functional.pad(y.float(), (0, missing), value=-1.0).numpy()
 
 
 class Workspace:

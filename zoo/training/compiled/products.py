@@ -21,6 +21,7 @@ from zoo.training.compiled.lanes import (
     VECTOR,
     address,
     data_of,
+    emit_prefetch,
     llvm_function,
     shuffle,
     splat,
@@ -126,19 +127,23 @@ def _emit_tile(builder: ir.IRBuilder, rows: int, a: Any, b: Any, c: Any) -> None
     with builder.if_then(added):
         for place, total in zip(places, sums, strict=True):
             builder.store(builder.load(place, align=4), total)
-    # Two pointers run along the inner dimension; the rows of A are at fixed distances from the first.
+    # Two pointers run along the inner dimension; the rows of A are at fixed distances from the first. A third one runs
+    # over the rows of the next tile, which often come from memory: all of them, if they lie one after the other.
     distances = [builder.mul(row, INDEX(m)) for m in range(rows)]
     from_a, from_b = cgutils.alloca_once(builder, a.type), cgutils.alloca_once_value(builder, builder.gep(b, [b_at]))
+    later = cgutils.alloca_once_value(builder, builder.gep(a, [builder.add(a_at, builder.mul(row, INDEX(rows)))]))
     with cgutils.for_range(builder, outer) as o:
         builder.store(builder.gep(a, [builder.add(a_at, builder.mul(o.index, out))]), from_a)
         with cgutils.for_range(builder, inner):
-            weight, inputs = builder.load(from_a), builder.load(from_b)
+            weight, inputs, ahead = builder.load(from_a), builder.load(from_b), builder.load(later)
+            emit_prefetch(builder, ahead)
             x = builder.load(address(builder, inputs, INDEX(0)), align=4)
             for total, distance in zip(sums, distances, strict=True):
                 factor = splat(builder, builder.load(builder.gep(weight, [distance])))
                 builder.store(llvm_function(builder, "fma", factor, x, builder.load(total)), total)
             builder.store(builder.gep(weight, [step]), from_a)
             builder.store(builder.gep(inputs, [INDEX(LANES)]), from_b)
+            builder.store(builder.gep(ahead, [INDEX(rows)]), later)
     for place, total in zip(places, sums, strict=True):
         builder.store(builder.load(total), place, align=4)
 

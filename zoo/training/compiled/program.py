@@ -9,10 +9,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-PLACES = ("x", "other", "y", "dx", "d_other", "dy", "weight", "bias", "saved", "scales")
+PLACES = ("x", "other", "y", "dx", "d_other", "dy", "weight", "bias", "saved", "scales", "transposed")
 # One operation: what it is, its numbers of units, and the places of what it reads and writes; -1 is nowhere. `x`,
 # `other` and `y` are its inputs and its output, `dx`, `d_other` and `dy` their gradients, `saved` and `scales` what its
-# backward pass needs, all in the array `work`. `weight` and `bias` are places in a row, or in the matrices of FiGLU.
+# backward pass needs, all in the array `work`; `transposed` holds its output, then its gradient, as rows.
+# `weight` and `bias` are places in a row, or in the matrices of FiGLU.
 OP = np.dtype([(name, np.int64) for name in ("kind", "inputs", "outputs", *PLACES)] + [("epsilon", np.float64)])
 
 

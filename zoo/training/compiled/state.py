@@ -50,17 +50,14 @@ class Rule(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Training and test examples; each is padded to D numbers.
+    """Training and test examples.
 
     Attributes:
-        rows: Training examples, one after the other, `(n * D,)`.
-        labels: Their labels, `(n,)`.
-        train, test: Examples of each split in blocks of 16, transposed, `(blocks * D * 16,)`.
+        train, test: Examples of each split, one after the other, each padded to D numbers, in blocks of 16,
+            `(blocks * 16 * D,)`.
         train_labels, test_labels: Their labels, `(blocks * 16,)`, -1 where the last block has no example.
     """
 
-    rows: Row
-    labels: Row
     train: Row
     train_labels: Row
     test: Row

@@ -49,7 +49,7 @@ def train_compiled(
         raise AsymZooError("engine: cannot compile this architecture; train it with the engine torch")
     trained, thetas = Trained.blank(start, int(draws.epochs.max())), torch.empty_like(start)
     splits, workspace = read_splits(data), Workspace(program, treated, start, batch)
-    training = _Training(program, splits, settings, batch)
+    training = _Training(program, splits, settings, len(data.train_y), batch)
     for k in range(len(start)):
         began, network = time.perf_counter(), workspace.begin(k)
         training.run(network, draws, k, seed, trained)
@@ -67,12 +67,13 @@ class _Training:
     program: Program
     splits: Splits
     settings: Optimizer
+    examples: int
     batch: int
 
     def run(self, network: Network, draws: Draws, k: int, seed: int, trained: Trained) -> None:
         """Train network `k`, and record its metrics and curves."""
         epochs, pair, every = int(draws.epochs[k]), int(draws.pair[k]), self.settings.curves
-        examples, ops, splits = len(self.splits.labels), self.program.ops, self.splits
+        examples, ops, splits = self.examples, self.program.ops, self.splits
         steps = examples // self.batch
         rates = rates_of(self.settings, float(draws.learning_rate[k]), epochs, steps)
         rule = self._rule(float(draws.weight_decay[k]), float(draws.label_smoothing[k]))
