@@ -73,7 +73,7 @@ def measure_lines(
     batches = stack.batches(x)
     parts = []  # for each batch, whether each network is right and its loss, (networks, batch) each
     for batch, labels in zip(batches, y.split(len(batches[0])), strict=True):
-        scores = score_examples(_each_logits(stack, a, b, points, batch), labels)
+        scores = score_examples(_logits_in_parts(stack, a, b, points, batch), labels)
         parts.append([torch.cat(part) for part in zip(*scores, strict=True)])
     right, loss = (torch.cat(part, 1) for part in zip(*parts, strict=True))
     measured = averaged(right, loss, [len(examples[split][1]) for split in splits])
@@ -84,17 +84,17 @@ def measure_lines(
     }
 
 
-def _each_logits(
+def _logits_in_parts(
     stack: Stack, a: Stack, b: Stack, points: int, x: Float[Tensor, "examples ..."]
-) -> Iterator[Float[Tensor, "examples classes"]]:
-    """Run the networks of lines, in the order of `interpolate`.
+) -> Iterator[Float[Tensor, "some examples classes"]]:
+    """Run the networks of lines, one or several at a time, in the order of `interpolate`.
 
     The first layer is affine in its weights, so its outputs for the same input lie on a line, too. They are computed
     only at the two ends.
     """
     first = first_layer(stack)
     if first is None:
-        yield from stack.each_logits(x)
+        yield from stack.logits_in_parts(x)
         return
     first_input = _input_of(stack.module, first, x)
     rest = copy.deepcopy(stack.module)
@@ -103,7 +103,7 @@ def _each_logits(
     for ends in zip(in_turn(a), in_turn(b), strict=True):
         begin, end = (network.get_submodule(first)(first_input) for network in ends)
         for t, network in zip(np.linspace(0, 1, points), networks, strict=False):
-            yield network(begin.lerp(end, t))
+            yield network(begin.lerp(end, t))[None]
 
 
 def first_layer(stack: Stack) -> str | None:

@@ -89,10 +89,10 @@ def train(
     from metanets.settings import Settings
     from metanets.training import class_of
     from metanets.training import train as train_metanets
+    from zoo.devices import use_device
     from zoo.opening import open_zoo
-    from zoo.training.generation import check_device
 
-    check_device(device)
+    use_device(device)
     opened = open_zoo(zoo)
     asked = task_of(
         opened, task, learn_from=treatment, target=target, max_train=max_train, test_on=test_on and [test_on]
@@ -132,14 +132,14 @@ def predict(
     from metanets.evaluation import predict as predict_split
     from metanets.metanet import Metanet
     from metanets.metrics import measure
+    from zoo.devices import use_device
     from zoo.errors import TaskError, nearest
     from zoo.opening import open_zoo
     from zoo.store.columns import SPLITS
-    from zoo.training.generation import check_device
 
     if split not in (*SPLITS, "all"):
         raise TaskError(f"split: no split {split!r}{nearest(split, SPLITS)}; there are {', '.join(SPLITS)}, all")
-    check_device(device)
+    use_device(device)
     metanet, opened = Metanet.load(checkpoint, device), open_zoo(zoo)
     asked = task_of(opened, task, learn_from=treatment, target=None if task else metanet.target)
     parts = [predict_split(asked, opened, metanet, part) for part in SPLITS if split in (part, "all")]
@@ -171,10 +171,10 @@ def tune(
 
     from metanets.settings import Settings
     from metanets.tuning import tune as search
+    from zoo.devices import use_device
     from zoo.opening import open_zoo
-    from zoo.training.generation import check_device
 
-    check_device(device)
+    use_device(device)
     opened = open_zoo(zoo)
     asked = task_of(opened, task, learn_from=treatment, target=target)
     present = None if settings is None else Settings.load(settings)

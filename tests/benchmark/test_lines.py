@@ -24,7 +24,7 @@ def noise(network):
 
 
 def test_a_line_is_measured_as_the_networks_with_interpolated_weights(ends, monkeypatch):
-    monkeypatch.setattr(zoo.networks.stack, "batch_size", lambda module: 5)  # one batch holds examples of both splits
+    monkeypatch.setattr(zoo.networks.stack, "batch_size", lambda *_: 5)  # one batch holds examples of both splits
     network, a, b = ends
     data, between = noise(network), interpolate(a, b, POINTS)
     found = measure_lines(a, b, data, POINTS)

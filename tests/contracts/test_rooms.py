@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("data", "networks", "treatments", "store", "recipes", "training", "sharing")
-GROUND = ("errors", "progress", "seeds", "files", "statistics", "stored")  # they import no room
+GROUND = ("devices", "errors", "progress", "seeds", "files", "statistics", "stored")  # they import no room
 ROOF = ("opening", "cli")  # they import any; what is below imports neither
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -21,7 +21,7 @@ from zoo.networks.stack import is_convolutional
 from zoo.recipes.distribution import Distribution
 from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
-from zoo.training.engines import engine_for
+from zoo.training.engines import Engine, engine_for
 from zoo.training.generation import start_rows, train_pairs
 
 ROUNDS = 5
@@ -95,9 +95,9 @@ def compare(case: Case) -> dict[str, Figure | None]:
     recipe, data = case.recipe, case.data
     engine = partial(train_pairs, recipe, case.treatment, data=data)
     sides: dict[str, Train] = {"one at a time": partial(train_ordinary, recipe, data=data)}
-    sides["stacks"] = partial(engine, engine="torch")
-    if engine_for(recipe.treat(case.treatment), data, recipe.training, "cpu") == "compiled":
-        sides["compiled"] = partial(engine, engine="compiled")
+    sides["stacks"] = partial(engine, engine=Engine("torch"))
+    if engine_for(recipe.treat(case.treatment), data, recipe.training, "cpu").name == "compiled":
+        sides["compiled"] = partial(engine, engine=Engine("compiled"))
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     for train in sides.values():
         train(range(1))

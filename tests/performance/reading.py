@@ -12,6 +12,7 @@ from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
 from zoo.store.columns import KNOWN
 from zoo.store.shards import write_shard
+from zoo.training.engines import Engine
 from zoo.training.modes import mode_here
 from zoo.training.planning import begin
 
@@ -52,7 +53,7 @@ def read(folder: Path, rng: np.random.Generator) -> tuple[float, float]:
 def write(recipe: Recipe, rows: np.ndarray, folder: Path) -> None:
     """Write rows as a zoo, and as an array."""
     np.save(folder / "rows.npy", rows)
-    mode, manifest = mode_here("cpu", "", "torch"), begin(recipe, [KNOWN["weights"], KNOWN["status"]])
+    mode, manifest = mode_here(Engine("torch"), ""), begin(recipe, [KNOWN["weights"], KNOWN["status"]])
     files = []
     for i in range(0, PAIRS, STEP):
         arrays = {"weights": rows[i : i + STEP], "status": np.full(STEP, "trained")}

@@ -19,13 +19,14 @@ TRAINING = """
 import time
 from zoo.recipes.distribution import Distribution
 from zoo.recipes.recipe import Recipe
+from zoo.training.engines import Engine
 from zoo.training.generation import train_pairs
 
 recipe = Recipe.load("digits-mlp")
 training = recipe.training.model_copy(update={"epochs": Distribution(constant=1)})
 recipe, data = recipe.model_copy(update={"training": training}), recipe.load_data()
 began = time.perf_counter()
-train_pairs(recipe, "standard", [0], data, engine="compiled")
+train_pairs(recipe, "standard", [0], data, engine=Engine("compiled"))
 print(time.perf_counter() - began)
 """
 

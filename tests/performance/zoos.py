@@ -11,6 +11,7 @@ from unittest.mock import patch
 from tests.performance.figures import Figure, Section
 from zoo.recipes.recipe import Recipe
 from zoo.training.compiled import training
+from zoo.training.engines import Engine
 from zoo.training.generation import generate, train_pairs
 
 PAIRS, TREATMENTS = 2000, ("standard", "w_asymmetric")
@@ -19,7 +20,7 @@ PAIRS, TREATMENTS = 2000, ("standard", "w_asymmetric")
 def measure() -> Section:
     """Generate a zoo with one worker and with two."""
     recipe = Recipe.load("digits-mlp").only(TREATMENTS).model_copy(update={"pairs": PAIRS})
-    train_pairs(recipe, "standard", [0], recipe.load_data(), engine="compiled")  # to compile before
+    train_pairs(recipe, "standard", [0], recipe.load_data(), engine=Engine("compiled"))  # to compile before
     with TemporaryDirectory() as folder:
         with clocked_training() as spent:
             alone = seconds(recipe, Path(folder) / "alone", 1)

@@ -73,6 +73,12 @@ class Moves(NamedTuple):
     centre: Int[Tensor, "*images 2"]
 
     @classmethod
+    def still(cls, shape: tuple[int, ...], device: torch.device) -> "Moves":
+        """Return moves of images that stay as they are, but for a cutout around the first pixel."""
+        flip = torch.zeros(shape, dtype=torch.bool, device=device)
+        return cls(flip, *(torch.zeros(*shape, 2, dtype=torch.int64, device=device) for _ in range(2)))
+
+    @classmethod
     def stack(cls, moves: list["Moves"]) -> "Moves":
         """Stack the moves of several networks."""
         return cls(*(torch.stack(fields) for fields in zip(*moves, strict=True)))
@@ -81,9 +87,18 @@ class Moves(NamedTuple):
         """Return a copy on a device."""
         return type(self)(*(field.to(device) for field in self))
 
-    def batch(self, index: slice) -> "Moves":
-        """Return the moves of some images of every network."""
-        return type(self)(self.flip[:, index], self.shift[:, index], self.centre[:, index])
+    def by_step(self, steps: int, batch: int) -> "Moves":
+        """Return the moves of images `(networks, images)` by minibatch, `(steps, networks, batch)`."""
+        cut = (field[:, : steps * batch].unflatten(1, (steps, batch)) for field in self)
+        return type(self)(*(field.transpose(0, 1).contiguous() for field in cut))
+
+    def at(self, step: Int[Tensor, " 1"]) -> "Moves":
+        """Return the moves of a step, `(networks, batch)`."""
+        return type(self)(*(field.index_select(0, step)[0] for field in self))
+
+    def take(self, index: Int[Tensor, " some"]) -> "Moves":
+        """Return the moves of some networks, from those by minibatch."""
+        return type(self)(*(field[:, index] for field in self))
 
 
 def _moved(length: int, shift: Tensor, limit: int, flip: Tensor | None) -> tuple[Tensor, Tensor]:

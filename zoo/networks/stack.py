@@ -6,7 +6,6 @@ on two cores of an AMD EPYC (AVX2) with one thread.
 
 import copy
 import functools
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, SupportsIndex
@@ -52,7 +51,8 @@ def is_convolutional(module: nn.Module) -> bool:
 def one_by_one(module: nn.Module, device: torch.device | str) -> bool:
     """Return whether networks run one by one and not through `vmap`, because that is faster.
 
-    On a CPU this holds for networks with convolutions and for large ones; on a GPU it never does.
+    On a CPU this holds for networks with convolutions and for large ones; on a GPU it never does, see also
+    `zoo.networks.convolutions`.
     """
     large = sum(parameter.numel() for parameter in module.parameters()) >= LARGE
     return torch.device(device).type == "cpu" and (is_convolutional(module) or large)
@@ -67,16 +67,17 @@ def stack_size(module: nn.Module, layout: ParameterLayout, device: torch.device 
     return 16 if is_convolutional(module) else 512  # bounds the memory for activations on a GPU
 
 
-def batch_size(module: nn.Module) -> int:
-    """Return the number of examples to run a network on at once, so that its activations stay in cache."""
-    return CNN_BATCH if is_convolutional(module) else BATCH
+def batch_size(module: nn.Module, device: torch.device | str = "cpu") -> int:
+    """Return the number of examples to run a network on at once; on a CPU, its activations then stay in cache."""
+    return CNN_BATCH if is_convolutional(module) and torch.device(device).type == "cpu" else BATCH
 
 
 def run_stack(stack: "Stack", x: Float[Tensor, "networks batch ..."]) -> Float[Tensor, "networks batch classes"]:
     """Run network `k` on inputs `x[k]`; the output can be differentiated any number of times, also by the rows."""
     tensors = stack.layout.unflatten(stack.rows) | dict(stack.own)
     if one_by_one(stack.module, stack.rows.device):
-        networks = [{n: _channels_last(t[k]) for n, t in tensors.items()} for k in range(len(stack))]
+        memory = kernel_format(stack.module)
+        networks = [{n: in_format(t[k], memory) for n, t in tensors.items()} for k in range(len(stack))]
         outputs = [functional_call(stack.module, network, (batch,)) for network, batch in zip(networks, x, strict=True)]
         return torch.stack(outputs)
     return vmap(lambda network, batch: functional_call(stack.module, network, (batch,)))(tensors, x)
@@ -98,7 +99,8 @@ def stack_gradient(
     """
     if not one_by_one(stack.module, stack.rows.device):
         rows = stack.rows.detach().requires_grad_()
-        loss = cross_entropy(run_stack(replace(stack, rows=rows), x), y, smoothing)
+        logits = run_stack(replace(stack, rows=rows), x).to(rows.dtype)  # which are shorter under autocast
+        loss = cross_entropy(logits, y, smoothing)
         return loss.detach(), torch.autograd.grad(loss.sum(), rows)[0]
     # The stack's own module becomes one network after the other. For such small networks, a copy of it, or
     # `functional_call` with a backward pass through its views, would take 10 % of a step or more.
@@ -129,16 +131,29 @@ def _become(stack: "Stack", module: nn.Module) -> Iterator[nn.Module]:
     """Put the weights of one network after the other into a module, and yield it each time."""
     tensors = stack.layout.unflatten(stack.rows.detach()) | dict(stack.own)
     places = dict(module.named_parameters()) | {name: module.get_buffer(name) for name in stack.own}
+    memory = kernel_format(module)
     for network in zip(*(tensors[name].unbind() for name in places), strict=True):
         for place, values in zip(places.values(), network, strict=True):
-            place.data = _channels_last(values)
+            place.data = in_format(values, memory)
         yield module
 
 
-def _channels_last(values: Tensor) -> Tensor:
-    # The memory format of a kernel decides that of the images it produces. `contiguous(memory_format=...)` would not
-    # change kernels of one channel, which count as contiguous in either format.
-    return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values
+def kernel_format(module: nn.Module) -> torch.memory_format:
+    """Return the memory format of a module's kernels, which decides that of the images they produce.
+
+    Channels last is faster. But with it, the backward pass of some narrow convolutions writes beyond its memory on a
+    CPU (PyTorch 2.13.0 with oneDNN 3.12.0), so networks that have such do without.
+    """
+    convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d))
+    if any(max(m.kernel_size) == 1 < max(m.stride) and m.in_channels < 8 for m in convolutions):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def in_format(values: Tensor, memory: torch.memory_format) -> Tensor:
+    """Return the kernels of a convolution in a memory format, and other tensors as they are."""
+    # `contiguous(memory_format=...)` would not change kernels of one channel, which count as contiguous in any format.
+    return values.to(memory_format=memory) if values.ndim == 4 else values
 
 
 def cross_entropy(
@@ -158,27 +173,35 @@ def cross_entropy(
 
 
 def score_examples(
-    outputs: Iterable[Float[Tensor, "examples classes"]], y: Int[Tensor, " examples"]
+    parts: Iterable[Float[Tensor, "some examples classes"]], y: Int[Tensor, " examples"]
 ) -> Iterator[tuple[Float[Tensor, "networks examples"], Float[Tensor, "networks examples"]]]:
     """Yield, for a few networks at a time, whether each example is classified correctly and its cross-entropy.
 
     A prediction is the class with the greatest logit, the first one if several are equal. Correct is 1, wrong is 0.
 
     Arguments:
-        outputs: Logits of one network after the other.
+        parts: Logits of one network, or of several, after the other.
         y: Labels.
     """
-    outputs = iter(outputs)
-    while together := list(itertools.islice(outputs, SCORED_TOGETHER)):
+    parts = iter(parts)
+    while together := _next_networks(parts):
         # Reductions over so few classes are many times faster if the classes come first. `argmax` is slow even then, so
         # the first class with the greatest logit is found by products and `amax`.
-        logits = torch.stack([output.T for output in together], 1)  # (C, K, B)
+        logits = torch.cat([part.permute(2, 0, 1) for part in together], 1)  # (C, K, B)
         classes = len(logits)
         below = logits.sub_(logits.amax(0))  # 0 at the greatest logit, negative elsewhere
         rank = torch.arange(classes, 0, -1, dtype=below.dtype, device=below.device)[:, None, None]
         predicted = classes - below.sign().add_(1).mul_(rank).amax(0)
         label = below.gather(0, y.expand(1, *below.shape[1:]))[0]
         yield (predicted == y).to(below.dtype), functools.reduce(torch.add, below.exp_().unbind()).log() - label
+
+
+def _next_networks(parts: Iterator[Tensor]) -> list[Tensor]:
+    """Return the next parts, which hold `SCORED_TOGETHER` networks or more, unless there are fewer."""
+    together: list[Tensor] = []
+    while sum(map(len, together)) < SCORED_TOGETHER and (part := next(parts, None)) is not None:
+        together.append(part)
+    return together
 
 
 def averaged(
@@ -238,25 +261,26 @@ class Stack:
 
     def batches(self, x: Tensor) -> Sequence[Tensor]:
         """Return the examples in batches, as large as a network runs on at once."""
-        return [x] if getattr(self.module, "whole", False) else x.split(batch_size(self.module))
+        return [x] if getattr(self.module, "whole", False) else x.split(batch_size(self.module, x.device))
 
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "examples ..."]) -> Float[Tensor, "networks examples classes"]:
         """Run every network on the same inputs, without gradients; `run_stack` gives gradients."""
-        return torch.stack(list(self.each_logits(x)))
+        return torch.cat(list(self.logits_in_parts(x)))
 
-    def each_logits(self, x: Float[Tensor, "examples ..."]) -> Iterator[Float[Tensor, "examples classes"]]:
-        """Yield the logits of one network after the other on the same inputs; call it under `torch.no_grad`."""
+    def logits_in_parts(self, x: Float[Tensor, "examples ..."]) -> Iterator[Float[Tensor, "some examples classes"]]:
+        """Yield the logits of some networks after the other on the same inputs; call it under `torch.no_grad`."""
         batches = self.batches(x)
         if x.device.type == "cpu":
             # One by one, activations stay in cache and each layer is one call of a kernel.
             for network in in_turn(self):
-                yield torch.cat([network(batch) for batch in batches])
+                yield torch.cat([network(batch) for batch in batches])[None]
         else:
-            size = stack_size(self.module, self.layout, x.device)
+            # One network with convolutions fills a GPU; several would be one slow grouped convolution.
+            size = 1 if is_convolutional(self.module) else stack_size(self.module, self.layout, x.device)
             for part in (self.take(slice(begin, begin + size)) for begin in range(0, len(self), size)):
                 stacked = [batch.expand(len(part), *batch.shape) for batch in batches]
-                yield from torch.cat([run_stack(part, batch) for batch in stacked], 1)
+                yield torch.cat([run_stack(part, batch) for batch in stacked], 1)
 
     def evaluate(self, x: Float[Tensor, "examples ..."], y: Int[Tensor, " examples"]) -> Evaluation:
         """Return accuracy and loss of every network on the same labelled examples, in bounded memory."""
@@ -267,7 +291,7 @@ class Stack:
         """Return accuracy and loss of every network on each of several sets `(x, y)`, in one pass over the networks."""
         x, y = (torch.cat(tensors) for tensors in zip(*splits, strict=True))
         sizes = [len(labels) for _, labels in splits]
-        portions = [averaged(*scores, sizes) for scores in score_examples(self.each_logits(x), y)]
+        portions = [averaged(*scores, sizes) for scores in score_examples(self.logits_in_parts(x), y)]
         by_split = zip(*portions, strict=True)  # each portion of networks has an `Evaluation` for every split
         return [Evaluation(*map(torch.cat, zip(*portion, strict=True))) for portion in by_split]
 

@@ -29,9 +29,11 @@ class Optimizer(Stored):
         betas, epsilon: Decay rates of the moments, and constant in the denominator, of AdamW.
         augmentation: Augmentation of the training images; by default none.
         curves: Number of epochs from one measurement of the metrics to the next; those of the last epoch always are.
+        precision: Precision of the forward and backward pass in training: `float32`, or `bfloat16` by PyTorch's
+            autocast. Weights, moments and measurements are float32.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"curves"})
+    later: ClassVar[frozenset[str]] = frozenset({"curves", "precision"})
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     batch_size: PositiveInt = 64
@@ -43,6 +45,7 @@ class Optimizer(Stored):
     epsilon: PositiveFloat = 1e-8
     augmentation: Augmentation | None = None
     curves: PositiveInt = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def factors(self, epochs: int, steps_per_epoch: int) -> Float[np.ndarray, " steps"]:
         """Return the learning rate at each step, as a fraction of the highest learning rate."""

@@ -38,6 +38,7 @@ class Mode(BaseModel):
         data: Digest of the data.
         engine: Engine that trained, and its version.
         precision: Precision of the training.
+        stack: Most networks that trained together on a GPU, where results depend on it in the last bits; else None.
     """
 
     model_config = KEEP_UNKNOWN
@@ -47,6 +48,7 @@ class Mode(BaseModel):
     data: str
     engine: str = "torch"
     precision: str = "float32"
+    stack: int | None = None
 
 
 class File(BaseModel):

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.data import Data, load_data
-from zoo.errors import AsymZooError, RecipeError, ZooError
+from zoo.devices import use_device
+from zoo.errors import RecipeError, ZooError
 from zoo.files import is_occupied
 from zoo.networks.architectures import architecture_of, is_importable
 from zoo.networks.parameters import ParameterLayout
-from zoo.networks.stack import stack_size
 from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import HYPERPARAMETERS, Recipe
 from zoo.seeds import rng_for
@@ -24,7 +24,7 @@ from zoo.store.held import pack_held
 from zoo.store.manifest import MANIFEST, File, Manifest
 from zoo.store.shards import write_constants, write_shard
 from zoo.store.zoo import Zoo
-from zoo.training.engines import Engine, engine_for, trainer
+from zoo.training.engines import Engine, engine_for
 from zoo.training.modes import mode_here
 from zoo.training.planning import Shard, begin, merge, plan
 from zoo.training.results import MEASURED, Draws, Trained
@@ -71,7 +71,7 @@ def generate(
         AsymZooError: If the recipe or the data are not valid, or the folder holds something else. Nothing is
             overwritten.
     """
-    check_device(device)
+    use_device(device)
     check_workers(recipe, workers)
     if recipe.imported:
         raise RecipeError(f"{recipe.name}: imported: networks of others cannot be trained; remove the field")
@@ -81,7 +81,8 @@ def generate(
     for treatment in recipe.treatments:
         check_fit(recipe, treatment, data)
     manifest, recipe = _begin(recipe, folder)
-    jobs = [ShardJob(shard, manifest, recipe, folder, device, data_dir) for shard in plan(manifest, shard_pairs)]
+    shards = plan(manifest, shard_pairs, device)
+    jobs = [ShardJob(shard, manifest, recipe, folder, device, data_dir) for shard in shards]
     if jobs and workers != 1:
         _compile_ahead(recipe, data, device)
     for file in _make(jobs, workers, progress) if jobs else ():
@@ -93,15 +94,8 @@ def generate(
 def _compile_ahead(recipe: Recipe, data: Data, device: str) -> None:
     """Compile the engine in this process, if one is compiled, so that no two workers do."""
     for treatment in recipe.treatments:  # the choice compiles, because it compares gradients
-        if engine_for(recipe.treat(treatment), data, recipe.training, device) == "compiled":
+        if engine_for(recipe.treat(treatment), data, recipe.training, device).name == "compiled":
             return
-
-
-def check_device(device: str) -> None:
-    """Raise an `AsymZooError` if this machine does not have the device."""
-    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if device.partition(":")[0] not in known:
-        raise AsymZooError(f"device: there is no {device!r} here; use {' or '.join(known)}")
 
 
 def _make(jobs: Sequence[ShardJob], workers: int | Literal["ray"], progress: Progress) -> Iterator[File]:
@@ -197,11 +191,12 @@ _load_once = lru_cache(maxsize=1)(load_data)  # a worker makes many shards from 
 def make_shard(job: ShardJob, progress: Progress) -> File:
     """Train the networks of a shard and write them."""
     fix_rounding()
+    use_device(job.device)
     recipe, shard, device = job.recipe, job.shard, job.device
     data = _load_once(recipe.data.name, data_dir=job.data_dir, train_limit=recipe.data.train_limit)
     engine = engine_for(recipe.treat(shard.treatment), data, recipe.training, device)
-    arrays = train_pairs(recipe, shard.treatment, shard.pairs, data, device=device, engine=engine, progress=progress)
-    mode = mode_here(device, data.digest, engine)
+    arrays = train_pairs(recipe, shard.treatment, shard.pairs, data, engine=engine, progress=progress)
+    mode = mode_here(engine, data.digest, recipe.training.precision)
     return write_shard(job.folder, job.manifest, shard.treatment, shard.pairs, arrays, mode)
 
 
@@ -211,7 +206,6 @@ def train_pairs(
     pairs: Sequence[int],
     data: Data,
     *,
-    device: str = "cpu",
     engine: Engine | None = None,
     progress: Progress = ignore,
 ) -> dict[str, NDArray[Any]]:
@@ -224,8 +218,7 @@ def train_pairs(
         treatment: Name of the treatment.
         pairs: Numbers of the pairs.
         data: Data that the networks learn.
-        device: Device that trains.
-        engine: Engine that trains, by default the fastest that can.
+        engine: Engine that trains, by default the fastest that can on the CPU.
         progress: Called with the number of networks that were just trained.
 
     Returns:
@@ -236,13 +229,13 @@ def train_pairs(
     starts = start_rows(recipe, treatment, treated, pairs)
     trained: list[tuple[NDArray[np.int64], Trained]] = []
     by_length = hyperparameters["epochs"].argsort(kind="stable")
-    engine = engine or engine_for(treated, data, recipe.training, device)
-    size = len(pairs) if engine == "compiled" else stack_size(treated.module, treated.layout, device)
+    engine = engine or engine_for(treated, data, recipe.training)
+    size = engine.stack or len(pairs)
     for index in np.split(by_length, range(size, len(pairs), size)):
         drawn = {name: torch.from_numpy(values[index]) for name, values in hyperparameters.items()}
-        draws, start = Draws(torch.tensor([pairs[i] for i in index]), **drawn), starts[index].to(device)
+        draws, start = Draws(torch.tensor([pairs[i] for i in index]), **drawn), starts[index].to(engine.device)
         networks, options = treated.take(torch.from_numpy(index)), {"seed": recipe.seed, "progress": progress}
-        trained.append((index, trainer(engine)(networks, start, draws, data, recipe.training, **options)))
+        trained.append((index, engine.train(networks, start, draws, data, recipe.training, **options)))
     return {
         "initial_weights": treated.to_rows(treated.keep_trainable(starts)).numpy(),
         "pair": np.array(pairs, np.int64),

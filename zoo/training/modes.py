@@ -8,34 +8,36 @@ import torch
 from zoo.store.manifest import Mode
 from zoo.training.engines import Engine
 
-# Names of engines in a mode. The number of the compiled one changes whenever its results do.
-NAMES: dict[Engine, str] = {"torch": "torch", "compiled": "compiled 1"}
+COMPILED = "compiled 1"  # name of the compiled engine in a mode; the number changes whenever its results do
 
 
-def mode_here(device: str, data_digest: str, engine: Engine) -> Mode:
+def mode_here(engine: Engine, data_digest: str, precision: str = "float32") -> Mode:
     """Return the mode in which this machine trains.
 
     Arguments:
-        device: Device that trains, such as `cpu` or `cuda`.
-        data_digest: Digest of the data, see `zoo.data.Data.digest`.
         engine: Engine that trains.
+        data_digest: Digest of the data, see `zoo.data.Data.digest`.
+        precision: Precision of the training, see `zoo.recipes.optimizer.Optimizer`.
     """
+    on_cpu = engine.device == "cpu"
     return Mode(
-        device=device if device == "cpu" else torch.cuda.get_device_name(device),
+        device=engine.device if on_cpu else torch.cuda.get_device_name(engine.device),
         processor=processor_name(),
         torch=str(torch.__version__),
         data=data_digest,
-        engine=NAMES[engine],
+        engine=COMPILED if engine.name == "compiled" else engine.name,
+        precision=precision,
+        stack=None if on_cpu else engine.stack,
     )
 
 
 def give_same_bits(one: Mode, other: Mode) -> bool:
     """Return whether trained weights in two modes are the same, bit for bit.
 
-    PyTorch promises that on one kind of processor and in one version; the compiled engine gives the same weights on
-    all processors of an architecture, such as x86-64.
+    PyTorch promises that on one kind of processor or GPU and in one version, for stacks of the same size on a GPU; the
+    compiled engine gives the same weights on all processors of an architecture, such as x86-64.
     """
-    if one.engine != other.engine or one.engine == NAMES["torch"]:
+    if one.engine != other.engine or one.engine != COMPILED:
         return one == other
     kinds = {mode.processor.partition(",")[0] for mode in (one, other)}
     return len(kinds) == 1 and (one.data, one.precision) == (other.data, other.precision)

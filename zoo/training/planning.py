@@ -16,6 +16,7 @@ from zoo.store.shards import row_size
 from zoo.training.results import MEASURED
 
 SHARD_BYTES = 32 << 20  # most bytes of weights in a shard: a shard is also the unit of work that can be interrupted
+GPU_SHARD_BYTES = 256 << 20
 PACKAGES = ("asymzoo", "torch", "numpy", "h5py")  # their versions are recorded in the manifest
 ALWAYS = ("pair", "split", "status")  # columns of every zoo, imported ones included
 
@@ -115,19 +116,23 @@ def count_missing(recipe: Recipe, folder: Path) -> int:
     return whole.pairs * len(whole.treatments) - sum(last - first for first, last in present)
 
 
-def plan(manifest: Manifest, shard_pairs: int | None = None) -> list[Shard]:
+def plan(manifest: Manifest, shard_pairs: int | None = None, device: str = "cpu") -> list[Shard]:
     """Divide the missing pairs of every treatment into shards.
 
     Arguments:
         manifest: Manifest of the zoo.
         shard_pairs: Number of pairs in a shard. By default a third of the missing pairs, so that several workers have
-            work, but from 32 to 256, and at most as many as fit into `SHARD_BYTES`.
+            work, but from 32 to 256, and at most as many as fit into `SHARD_BYTES`. On a GPU, which trains all
+            networks of a shard at once, as many as fit into `GPU_SHARD_BYTES`.
+        device: Device that trains.
     """
     shards = []
     for treatment in manifest.treatments:
         bytes_per_pair = 8 * row_size(manifest, treatment)  # initial and trained weights in float32
         for missing in manifest.missing(treatment):
-            size = shard_pairs or int(max(1, min(256, SHARD_BYTES // bytes_per_pair, max(32, -(-len(missing) // 3)))))
+            most, fit = max(32, -(-len(missing) // 3)), SHARD_BYTES // bytes_per_pair
+            by_device = min(256, fit, most) if device == "cpu" else GPU_SHARD_BYTES // bytes_per_pair
+            size = shard_pairs or int(max(1, by_device))
             shards += [
                 Shard(treatment, range(begin, min(begin + size, missing.stop)))
                 for begin in range(missing.start, missing.stop, size)

@@ -1,12 +1,15 @@
 """Trains stacks of networks in PyTorch, each with its own learning rate, decay, label smoothing, epochs and data order.
 
-The networks are the first dimension of every tensor, so a training step is a few operations on tensors `(K, P)`. A
-network leaves the stack after its last epoch, or when its loss is no longer finite.
+The networks are the first dimension of every tensor, so a training step is a few operations on tensors `(K, P)`. Within
+an epoch, nothing is read back from the device: a network whose loss is no longer finite is kept as it was before, and
+is found at the end of the epoch. Networks leave the stack between epochs.
 """
 
 import time
-from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,74 +17,62 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.data import Data
-from zoo.networks.stack import Stack, stack_gradient
+from zoo.networks.stack import Stack
 from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
-from zoo.training.minibatches import batch_size_of, batches
+from zoo.training.minibatches import Minibatches, batch_size_of, draw_minibatches
+from zoo.training.replay import repeatable
 from zoo.training.results import MEASURED, Draws, Trained
+from zoo.training.updates import OPTIMIZERS, Descent, Rates
+from zoo.training.ways import WAYS, Gradient
 from zoo.treatments import Treated
 
-# Columns of `theta` that AdamW updates at a time, so that they, their gradient and their moments stay in cache. An
-# update of 935,434 parameters takes the same time, within 15 %, from 2^16 to 2^19 columns; 30 % more at 2^15 and 40 %
-# more at 2^20 (two cores of an AMD EPYC, AVX2, one thread).
-COLUMNS = 1 << 17
+# Networks that ended stay in a stack on a GPU until this fraction of it is left, because a step of another size has to
+# be recorded again.
+FEWEST_LEFT = 0.75
 
 
 @dataclass
 class Live:
-    """The networks still in training, and the state of their optimiser.
+    """The networks of a stack, and all that changes while they train.
 
     Attributes:
-        index: Positions of the networks among all networks of the stack, `(K,)`.
-        theta: Trained parameters, `(K, P)`.
-        before: Those of the last loss that is known to be finite, `(K, P)`.
-        moments: Running averages of the optimiser, each `(K, P)`.
-        rates: Learning rate at every step, `(K, steps)`.
-        decay: Weight decay, `(K, 1)` or `(K, P)`.
+        treated: Architecture and treatment of the networks.
+        index: Positions of the networks among all that train, `(K,)`, on the CPU.
+        training: Whether each network trains in this epoch, `(K,)`, on the CPU.
+        finite: Whether it trains and its losses and gradients were finite so far, `(K,)`, on the device.
+        gradient: Function that computes losses and gradients.
+        descent: Parameters and state of the optimiser.
         smoothing: Label smoothing, `(K,)`.
-        step: Number of steps taken.
+        minibatches: Minibatches of the epoch.
     """
 
+    treated: Treated
     index: Tensor
-    theta: Tensor
-    before: Tensor
-    moments: list[Tensor]
-    rates: Tensor
-    decay: Tensor
+    training: Tensor
+    finite: Tensor
+    gradient: Gradient
+    descent: Descent
     smoothing: Tensor
-    step: int = 0
+    minibatches: Minibatches
 
-    def keep(self, which: Tensor) -> None:
-        """Keep only the networks selected by the mask `which`, `(K,)`."""
-        self.index, self.rates = self.index[which], self.rates[which]
-        self.theta, self.before = self.theta[which], self.before[which]
-        self.moments = [moment[which] for moment in self.moments]
-        self.decay, self.smoothing = self.decay[which], self.smoothing[which]
+    def take(self, chosen: Tensor) -> "Live":
+        """Return the networks at positions on the CPU."""
+        there = chosen.to(self.finite.device)
+        return Live(
+            self.treated.take(chosen),
+            self.index[chosen],
+            self.training[chosen],
+            self.finite[there],
+            self.gradient,
+            self.descent.take(there),
+            self.smoothing[there],
+            self.minibatches.take(there),
+        )
 
-
-def adamw(live: Live, gradient: Tensor, settings: Optimizer) -> None:
-    """Take a step of AdamW with the operations of `torch.optim.AdamW`, on `COLUMNS` columns at a time."""
-    rate, (beta1, beta2) = live.rates[:, live.step, None], settings.betas
-    live.step += 1
-    shrink = (1 - rate * live.decay).expand_as(gradient)
-    tensors = (live.theta, *live.moments, gradient, shrink)
-    for theta, mean, square, slope, factor in zip(*(tensor.split(COLUMNS, 1) for tensor in tensors), strict=True):
-        theta.mul_(factor)
-        mean.lerp_(slope, 1 - beta1)
-        square.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
-        denominator = square.sqrt().div_((1 - beta2**live.step) ** 0.5).add_(settings.epsilon)
-        theta.addcdiv_(mean * (rate / (1 - beta1**live.step)), denominator, value=-1)
-
-
-def sgd(live: Live, gradient: Tensor, settings: Optimizer) -> None:
-    """Take a step of SGD with momentum, with the operations of `torch.optim.SGD`."""
-    (velocity,) = live.moments
-    velocity.mul_(settings.momentum).add_(gradient).addcmul_(live.decay, live.theta)
-    live.theta.addcmul_(live.rates[:, live.step, None], velocity, value=-1)
-    live.step += 1
-
-
-OPTIMIZERS = {"adamw": (adamw, 2), "sgd": (sgd, 1)}  # step function and number of moments
+    def stack(self, theta: Tensor) -> Stack:
+        """Return the networks with other parameters."""
+        return self.treated.stack(self.treated.to_rows(theta))
 
 
 def train_stacked(
@@ -96,82 +87,111 @@ def train_stacked(
 ) -> Trained:
     """Train K networks together; arguments as in `zoo.training.engines.train`."""
     treated, data = treated.to(start.device, start.dtype), data.to(start.device, start.dtype)
-    epochs, all_treated, pairs = draws.epochs, treated, draws.pair.tolist()
-    live = _begin(treated, start, draws, settings, data)
-    trained = Trained.blank(start, int(epochs.max()))
-    for epoch in range(int(epochs.max())):
-        began, index = time.perf_counter(), live.index
-        order = [pairs[k] for k in index.tolist()]
-        minibatches = batches(data, settings.batch_size, seed, order, epoch, augmentation=settings.augmentation)
-        _take_steps(treated, live, minibatches, settings, trained)
-        ended = epochs[index] == epoch + 1
-        _measure_due(treated, live, data, ended | ((epoch + 1) % settings.curves == 0), epoch, trained)
-        leaving = ended | trained.diverged[index]
-        kept = ended & ~trained.diverged[index]
-        trained.rows[index[kept]] = treated.to_rows(live.theta)[kept].cpu()
-        trained.record(index[kept], {name: curve[index[kept], epoch] for name, curve in trained.curves.items()})
-        trained.seconds[index] += (time.perf_counter() - began) / len(index)
-        if leaving.any():
-            live.keep(~leaving)
-            treated = treated.take(~leaving)
-            progress(int(leaving.sum()))
-        if len(live.index) == 0:
-            break
-    if (diverged := trained.diverged).any():
-        rows = trained.rows[diverged].to(start.device)
-        trained.record(diverged, _measure(all_treated.take(diverged).stack(rows), data))
+    trained, pairs, step = Trained.blank(start, int(draws.epochs.max())), draws.pair.tolist(), None
+
+    def draw(epoch: int, index: Tensor) -> Minibatches:
+        some = [pairs[k] for k in index.tolist()]
+        return draw_minibatches(data, settings.batch_size, seed, some, epoch, augmentation=settings.augmentation)
+
+    live = begin(treated, start, draws, data, settings)
+    live.minibatches.load(draw(0, live.index))
+    fewest_left = FEWEST_LEFT if start.is_cuda else 1.0
+    with ThreadPoolExecutor(1) as background:
+        for epoch in range(int(draws.epochs.max())):
+            began, index, trains = time.perf_counter(), live.index, live.training
+            ahead = background.submit(draw, epoch + 1, index)
+            step = step or repeatable(partial(take_step, live, data, settings), start.device)
+            for _ in range(len(live.minibatches.order)):
+                step()
+            ended, measured = draws.epochs[index] == epoch + 1, (epoch + 1) % settings.curves == 0
+            _end_epoch(live, data, ended, ended | measured, epoch, trained)
+            trained.seconds[index[trains]] += (time.perf_counter() - began) / int(trains.sum())
+            progress(int((trains & ~live.training).sum()))
+            drawn, stay = ahead.result(), live.training.nonzero()[:, 0]
+            if len(stay) == 0:
+                break
+            if len(stay) <= min(fewest_left * len(index), len(index) - 1):
+                live, drawn, step = live.take(stay), drawn.take(stay), None
+            live.minibatches.load(drawn)
+    _measure_diverged(treated, data, trained)
     return trained
 
 
-def _take_steps(
-    treated: Treated, live: Live, minibatches: Iterable[tuple[Tensor, Tensor]], settings: Optimizer, trained: Trained
-) -> None:
-    """Take a step on each minibatch.
+def take_step(live: Live, data: Data, settings: Optimizer) -> None:
+    """Take a training step with the next minibatch of the epoch.
 
-    A diverged network's last finite weights are saved before the update. Its `theta` then becomes NaN without affecting
-    the other networks.
+    A network whose loss is not finite goes back to the parameters of its last finite loss, and one whose gradient is
+    not finite keeps those that it has. Neither affects the others, or changes any more.
     """
-    take_step = OPTIMIZERS[settings.optimizer][0]
-    for x, y in minibatches:
-        loss, gradient = stack_gradient(treated.stack(treated.to_rows(live.theta)), x, y, live.smoothing)
-        # The sum is finite only if the loss and every entry of the gradient are.
-        if (broken := ~(loss + gradient.sum(1)).isfinite().cpu()).any():
-            kept = live.theta.where(loss.isfinite()[:, None], live.before)
-            trained.diverge(live.index, broken, treated.to_rows(kept))
-        live.before = live.theta.clone()
-        take_step(live, treated.keep_trainable(gradient), settings)  # chain rule of `row = constants + scale * theta`
+    descent, steps = live.descent, len(live.minibatches.order)
+    x, y = live.minibatches.at(descent.step % steps, data, settings.augmentation)
+    short = settings.precision == "bfloat16"
+    with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False) if short else nullcontext():
+        loss, gradient = live.gradient(live.stack(descent.theta), x, y, live.smoothing)
+    known = (live.finite & loss.isfinite())[:, None]
+    torch.where(known, descent.theta, descent.before, out=descent.before)
+    live.finite.logical_and_((loss + gradient.sum(1)).isfinite())  # of the loss and of every entry of the gradient
+    # chain rule of `row = constants + scale * theta`
+    OPTIMIZERS[settings.optimizer][0](descent, live.treated.keep_trainable(gradient), settings)
+    torch.where(live.finite[:, None], descent.theta, descent.before, out=descent.theta)
+    descent.step.add_(1)
 
 
-def _measure_due(treated: Treated, live: Live, data: Data, due: Tensor, epoch: int, trained: Trained) -> None:
-    """Measure the networks in training that a mask selects, and record their curves or that they diverged."""
-    due = due & ~trained.diverged[live.index]
-    if not due.any():
-        return
-    index, some = live.index[due], treated.take(due)
-    measured = _measure(some.stack(treated.to_rows(live.theta)[due]), data)
-    trained.diverge(index, ~measured["train_loss"].isfinite(), treated.to_rows(live.before)[due])
-    finite = ~trained.diverged[index]
-    for name, values in measured.items():
-        trained.curves[name][index[finite], epoch] = values[finite]
-    live.before = live.before.where(~due[:, None].to(live.theta.device), live.theta)
+def _end_epoch(live: Live, data: Data, ended: Tensor, due: Tensor, epoch: int, trained: Trained) -> None:
+    """Record what an epoch gave, and which networks go on.
+
+    Arguments:
+        live: Networks, whose masks change.
+        data: Data to measure them on.
+        ended: Mask of the networks whose last epoch this is.
+        due: Mask of those to be measured.
+        epoch: Number of the epoch.
+        trained: Result to be filled.
+    """
+    treated, descent, index, there = live.treated, live.descent, live.index, live.finite.device
+    finite, rows = live.finite.cpu(), treated.to_rows(descent.theta)
+    trained.diverge(index, live.training & ~finite, rows)
+    if (chosen := (due & finite).nonzero()[:, 0]).numel():
+        stack = treated.take(chosen).stack(rows[chosen.to(there)])
+        measured = _measure(stack, data)
+        known = measured["train_loss"].isfinite()
+        finite[chosen[~known]] = False
+        trained.diverge(index, live.training & ~finite, treated.to_rows(descent.before))
+        for name, values in measured.items():
+            trained.curves[name][index[chosen[known]], epoch] = values[known]
+        last = torch.zeros_like(finite).index_fill(0, chosen[known], True).to(there)[:, None]
+        torch.where(last, descent.theta, descent.before, out=descent.before)
+    kept = ended & finite
+    trained.rows[index[kept]] = rows[kept.to(there)].cpu()
+    trained.record(index[kept], {name: curve[index[kept], epoch] for name, curve in trained.curves.items()})
+    live.training = finite & ~ended
+    live.finite.copy_(live.training)
 
 
-def _begin(treated: Treated, start: Tensor, draws: Draws, settings: Optimizer, data: Data) -> Live:
-    """Return the state of K networks before the first step."""
+def begin(treated: Treated, start: Tensor, draws: Draws, data: Data, settings: Optimizer) -> Live:
+    """Return the state of K networks before the first step, with the minibatches still to be filled in."""
     networks, steps_per_epoch = len(start), len(data.train_y) // batch_size_of(data, settings.batch_size)
-    rates = np.zeros((networks, int(draws.epochs.max()) * steps_per_epoch))
+    rates = np.zeros((int(draws.epochs.max()) * steps_per_epoch, networks))
     for k, (rate, epochs) in enumerate(zip(draws.learning_rate.tolist(), draws.epochs.tolist(), strict=True)):
-        rates[k, : epochs * steps_per_epoch] = rate * settings.factors(epochs, steps_per_epoch)
+        rates[: epochs * steps_per_epoch, k] = rate * settings.factors(epochs, steps_per_epoch)
     theta = treated.keep_trainable(start).clone()
-    moments = OPTIMIZERS[settings.optimizer][1]
-    return Live(
-        index=torch.arange(networks),
+    descent = Descent(
         theta=theta,
-        before=theta,
-        moments=[torch.zeros_like(theta) for _ in range(moments)],
-        rates=torch.from_numpy(rates).to(theta),
+        before=theta.clone(),
+        moments=[torch.zeros_like(theta) for _ in range(OPTIMIZERS[settings.optimizer][1])],
+        rates=Rates.of(rates, settings, theta),
         decay=draws.weight_decay[:, None].to(theta) * treated.decay.to(theta),
+        step=torch.zeros(1, dtype=torch.int64, device=theta.device),
+    )
+    return Live(
+        treated=treated,
+        index=torch.arange(networks),
+        training=torch.ones(networks, dtype=torch.bool),
+        finite=torch.ones(networks, dtype=torch.bool, device=theta.device),
+        gradient=WAYS[treated.way](treated.module),
+        descent=descent,
         smoothing=draws.label_smoothing.to(theta),
+        minibatches=Minibatches.blank(data, settings.batch_size, networks, settings.augmentation),
     )
 
 
@@ -179,3 +199,10 @@ def _measure(stack: Stack, data: Data) -> dict[str, Tensor]:
     """Return the metrics of `MEASURED` for a stack on the data without augmentation, on the CPU."""
     train, test = stack.evaluate_splits((data.train_x, data.train_y), (data.test_x, data.test_y))
     return {name: values.cpu() for name, values in zip(MEASURED, (*train, *test), strict=True)}
+
+
+def _measure_diverged(treated: Treated, data: Data, trained: Trained) -> None:
+    """Measure the last finite weights of networks that diverged."""
+    if (diverged := trained.diverged).any():
+        rows = trained.rows[diverged].to(data.train_x.device)
+        trained.record(diverged, _measure(treated.take(diverged).stack(rows), data))

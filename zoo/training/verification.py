@@ -3,22 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from zoo.data import Data
+from zoo.devices import use_device
 from zoo.errors import ZooError
 from zoo.files import checksum_of
 from zoo.progress import Log, ignore
 from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
+from zoo.store.manifest import Mode
 from zoo.store.networks import Networks
 from zoo.store.zoo import Zoo
-from zoo.training.engines import engine_for
+from zoo.training.engines import Engine, engine_for
 from zoo.training.generation import check_fit, train_pairs
-from zoo.training.modes import NAMES, give_same_bits, mode_here
+from zoo.training.modes import give_same_bits, mode_here
+from zoo.training.ways import WAYS
 from zoo.training.workers import fix_rounding
 
 # Differences allowed between recorded and repeated measurements. Another processor rounds differently, which can change
@@ -89,8 +92,9 @@ def verify(
     log(f"{measured} networks measure as recorded")
     retrained = 0
     chosen = _in_random_order(zoo, rng)[:retrain]
+    shards: dict[str, dict[str, Any]] = {}
     for treatment, pair in chosen:
-        same = _retrain(zoo, recipe, treatment, pair, data)
+        same = _retrain(zoo, recipe, treatment, pair, data, shards)
         retrained += same
         how = "" if same else "initial weights and, where it was measured, a similar first epoch (other mode)"
         log(f"{treatment}, pair {pair}: trained again, the same {how or 'weights bit for bit'}")
@@ -155,20 +159,25 @@ def _measure_again(networks: Networks, data: Data, splits: Sequence[Literal["tra
                 )
 
 
-def _retrain(zoo: Zoo, recipe: Recipe, treatment: str, pair: int, data: Data) -> bool:
-    """Train a network again and compare; return whether its weights were compared bit for bit."""
+def _retrain(
+    zoo: Zoo, recipe: Recipe, treatment: str, pair: int, data: Data, shards: dict[str, dict[str, Any]]
+) -> bool:
+    """Train a network again and compare; return whether its weights were compared bit for bit.
+
+    On a GPU, its whole shard trains again, because results depend on the stack; `shards` keeps those that have.
+    """
     file = next(f for f in zoo.manifest.of(treatment) if f.pairs is not None and f.pairs[0] <= pair < f.pairs[1])
-    device = "cpu" if file.mode is None or file.mode.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    by_torch = file.mode is None or file.mode.engine == NAMES["torch"]
-    engine = "torch" if by_torch else engine_for(recipe.treat(treatment), data, recipe.training, device)
-    network = zoo.networks(treatment, diverged=True)[[pair]]
-    mode = mode_here(device, data.digest, engine)
-    again = train_pairs(recipe, treatment, [pair], data, device=device, engine=engine)
+    engine, network = _engine_of(file.mode, recipe, treatment, data), zoo.networks(treatment, diverged=True)[[pair]]
+    pairs = range(pair, pair + 1) if engine.device == "cpu" or file.pairs is None else range(*file.pairs)
+    if engine.device == "cpu" or file.path not in shards:
+        shards[file.path] = train_pairs(recipe, treatment, pairs, data, engine=engine)
+    again = {name: values[[pairs.index(pair)]] for name, values in shards[file.path].items()}
     place = f"{zoo.folder}: {treatment}, pair {pair}, trained again:"
-    if not np.array_equal(again["initial_weights"][0], network["initial_weights"][0]):
+    if not np.array_equal(again["initial_weights"], network["initial_weights"]):
         raise ZooError(f"{place} other initial weights; another recipe made the zoo, generate it again")
+    mode = mode_here(engine, data.digest, recipe.training.precision)
     if same := file.mode is not None and give_same_bits(file.mode, mode):
-        if not np.array_equal(again["weights"][0], network["weights"][0], equal_nan=True):
+        if not np.array_equal(again["weights"], network["weights"], equal_nan=True):
             raise ZooError(
                 f"{place} other weights in the same mode; its recipe did not make the zoo, generate it again"
             )
@@ -178,3 +187,13 @@ def _retrain(zoo: Zoo, recipe: Recipe, treatment: str, pair: int, data: Data) ->
             fact = f"loss after the first epoch {now:.4g}, recorded as {recorded:.4g}"
             raise ZooError(f"{place} {fact}; its recipe did not make the zoo, generate it again")
     return same
+
+
+def _engine_of(mode: Mode | None, recipe: Recipe, treatment: str, data: Data) -> Engine:
+    """Return the engine of a mode, or the nearest that this machine has."""
+    if mode is not None and mode.engine in WAYS and mode.device != "cpu" and torch.cuda.is_available():
+        use_device("cuda")
+        return Engine(mode.engine, "cuda", mode.stack)
+    if mode is not None and mode.engine not in WAYS:
+        return engine_for(recipe.treat(treatment), data, recipe.training)
+    return Engine("torch")

@@ -20,7 +20,7 @@ from zoo.errors import RecipeError
 from zoo.networks.architectures import Architecture, architecture_of, sites_of
 from zoo.networks.architectures.base import Sites
 from zoo.networks.parameters import ParameterLayout
-from zoo.networks.stack import Stack
+from zoo.networks.stack import Stack, kernel_format
 from zoo.stored import Stored
 
 Held = dict[str, Tensor]  # what a treatment holds constant, by name; see `Treatment.hold`
@@ -100,7 +100,7 @@ class Treatment(Stored):
         except (TypeError, ValueError, RuntimeError) as error:  # raised by the constructor for wrong arguments
             raise RecipeError(f"architecture: {name}: {str(error).partition(chr(10))[0]}; correct it") from error
         module.data_dir = data_dir
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=kernel_format(module))  # type: ignore[call-overload]
         return module
 
 
@@ -115,6 +115,7 @@ class Treated:
             tensor is the networks.
         build: Function that constructs the module; see `module`.
         own: Whether each of K networks has its own constants.
+        way: How gradients of a stack are computed, see `zoo.training.ways`.
     """
 
     layout: ParameterLayout
@@ -122,6 +123,7 @@ class Treated:
     held: Held
     build: Callable[[], nn.Module]
     own: bool = False
+    way: str = "torch"
 
     @classmethod
     def of(

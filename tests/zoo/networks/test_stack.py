@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
@@ -27,7 +28,7 @@ def test_evaluation_is_accuracy_and_cross_entropy_by_hand(monkeypatch, network, 
     data = some_data(NETWORKS[network].shape).to("cpu", torch.float64)
     accuracy, loss = measured_by_hand(stack, data.train_x, data.train_y)
     for batch, networks in ((256, 128), (7, 128), (43, 2)):  # portions of examples, of networks
-        monkeypatch.setattr(zoo.networks.stack, "batch_size", lambda module, batch=batch: batch)
+        monkeypatch.setattr(zoo.networks.stack, "batch_size", lambda *_, batch=batch: batch)
         monkeypatch.setattr(zoo.networks.stack, "stack_size", lambda *network, networks=networks: networks)
         found = stack.evaluate(data.train_x, data.train_y)
         torch.testing.assert_close(found.accuracy.double(), accuracy, rtol=0, atol=1e-7)
@@ -40,7 +41,7 @@ def test_several_splits_are_measured_as_each_one_separately(monkeypatch, network
     stack, data = make_stack(network), some_data(NETWORKS[network].shape).to("cpu", torch.float64)
     splits = (data.train_x, data.train_y), (data.test_x, data.test_y)
     monkeypatch.setattr(
-        zoo.networks.stack, "batch_size", lambda module: 7
+        zoo.networks.stack, "batch_size", lambda *_: 7
     )  # a batch holds the end of one, the start of another
     for together, alone in zip(
         stack.evaluate_splits(*splits), [stack.evaluate(*split) for split in splits], strict=True
@@ -53,7 +54,7 @@ def test_ties_are_predicted_as_the_first_class():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 2.0, 2.0]])
     for label in range(3):
         y = torch.full((3,), label)
-        ((right, loss),) = score_examples([logits, logits], y)
+        ((right, loss),) = score_examples([logits[None], logits[None]], y)
         assert torch.equal(right[1] == 1, logits.argmax(1) == y)
         torch.testing.assert_close(loss[1], functional.cross_entropy(logits, y, reduction="none"))
 
@@ -188,3 +189,16 @@ def test_each_network_smooths_labels_by_its_own_fraction():
     ]
     torch.testing.assert_close(cross_entropy(logits, y, smoothing), torch.stack(expected), rtol=1e-12, atol=0)
     torch.testing.assert_close(cross_entropy(logits, y)[0], expected[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "expected"),
+    [
+        (nn.Conv2d(16, 32, 1, stride=2), torch.channels_last),
+        (nn.Conv2d(3, 16, 3, stride=2), torch.channels_last),
+        (nn.Conv2d(6, 12, 1), torch.channels_last),
+        (nn.Conv2d(6, 12, 1, stride=2), torch.contiguous_format),
+    ],
+)
+def test_networks_whose_backward_pass_is_broken_in_channels_last_do_without(convolution, expected):
+    assert zoo.networks.stack.kernel_format(nn.Sequential(nn.Conv2d(3, 8, 3), convolution)) == expected

@@ -406,7 +406,7 @@ def test_an_empty_selection_with_own_constants_gives_an_empty_stack(own_zoo, tre
     none, x = own_zoo[treatment][[]], torch.zeros(3, 64)
     assert len(list(none)) == len(none.stack()) == len(own_zoo[treatment].stack([])) == 0
     assert {len(tensor) for tensor in none.treated.held.values()} == {0}
-    assert list(none.stack().each_logits(x)) == []
+    assert list(none.stack().logits_in_parts(x)) == []
 
 
 # --- In other processes

@@ -156,7 +156,7 @@ def assert_trained_as_alone(treated, theta, settings, data, train=train, **toler
 @EVERY
 @OPTIMIZER
 def test_a_stack_trains_like_separate_networks_in_float64(setting, settings, monkeypatch):
-    monkeypatch.setattr("zoo.training.stacked.COLUMNS", 100)  # several portions, the last not full
+    monkeypatch.setattr("zoo.training.updates.COLUMNS", 100)  # several portions, the last not full
     treated = treat(setting, dtype=torch.float64)
     data = some_data(train=EXAMPLES)
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-9, atol=1e-9)
@@ -213,7 +213,7 @@ def test_results_do_not_depend_on_the_other_networks_of_a_stack(digits, setting)
 def test_results_do_not_depend_on_the_size_of_stacks(monkeypatch, digits):
     recipe, results = small_recipe(), []
     for size in (1, 4, 100):
-        monkeypatch.setattr("zoo.training.generation.stack_size", lambda *_, size=size: size)
+        monkeypatch.setattr("zoo.training.engines.stack_size", lambda *_, size=size: size)
         results.append(train_pairs(recipe, "w_asymmetric", range(12), digits))
     assert_same(results[0], results[1])
     assert_same(results[0], results[2])
@@ -383,7 +383,7 @@ def test_treatments_of_a_pair_differ_only_in_the_treatment(monkeypatch, digits):
             batches.append(copy.deepcopy(x))
             return stack_gradient(stack, x, *labels)
 
-        monkeypatch.setattr("zoo.training.stacked.stack_gradient", gradient)
+        monkeypatch.setattr("zoo.training.ways.stack_gradient", gradient)
         results[name] = train_pairs(recipe, name, range(3), digits)
     standard = results["standard"]
     for name, result in results.items():

@@ -6,6 +6,7 @@ import safetensors.torch
 from tests.scenarios import small_recipe
 from zoo import generate, load_data, open_zoo, verify
 from zoo.errors import ZooError
+from zoo.training.engines import Engine
 from zoo.training.modes import give_same_bits, mode_here
 from zoo.training.verification import Verification
 
@@ -74,11 +75,11 @@ def test_the_mode_of_a_zoo_is_that_of_this_machine(tiny_zoo):
     modes = {file.mode for file in tiny_zoo.manifest.files if file.pairs is not None}
     assert len(modes) == 1
     (mode,) = modes
-    assert mode == mode_here("cpu", mode.data, "compiled")
+    assert mode == mode_here(Engine("compiled"), mode.data)
 
 
 def test_compiled_networks_are_the_same_on_every_processor_of_an_architecture(tiny_zoo):
-    here = mode_here("cpu", "data", "compiled")
+    here = mode_here(Engine("compiled"), "data")
     elsewhere = here.model_copy(update={"processor": here.processor + " of another kind", "torch": "2.6"})
     assert give_same_bits(here, elsewhere)
     for changed in ({"processor": "abacus"}, {"data": "other"}, {"engine": "compiled 0"}, {"precision": "float16"}):
@@ -86,9 +87,9 @@ def test_compiled_networks_are_the_same_on_every_processor_of_an_architecture(ti
 
 
 def test_networks_of_torch_are_the_same_only_in_the_same_mode():
-    here = mode_here("cpu", "data", "torch")
+    here = mode_here(Engine("torch"), "data")
     assert give_same_bits(here, here)
-    assert not give_same_bits(here, mode_here("cpu", "data", "compiled"))
+    assert not give_same_bits(here, mode_here(Engine("compiled"), "data"))
     assert not give_same_bits(here, here.model_copy(update={"processor": here.processor + " of another kind"}))
 
 

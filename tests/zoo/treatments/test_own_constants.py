@@ -22,7 +22,7 @@ from zoo.sharing.export import export_zoo
 from zoo.sharing.importers.hf import import_zoo
 from zoo.store.columns import WEIGHTS
 from zoo.store.zoo import Zoo
-from zoo.training import generation
+from zoo.training import engines
 from zoo.training.engines import train
 from zoo.training.results import MEASURED, Draws
 from zoo.treatments import Treated
@@ -124,7 +124,7 @@ def test_constants_of_two_pairs_differ_at_entries_that_both_fix(zoo):
 
 @EVERY
 def test_networks_do_not_depend_on_shards_and_stacks(zoo, recipe, setting, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "stack_size", lambda *network: 2)
+    monkeypatch.setattr(engines, "stack_size", lambda *network: 2)
     few = recipe.only([setting]).model_copy(update={"pairs": 5})
     again = generate(few, tmp_path / "zoo", shard_pairs=3)
     for name in zoo[setting].columns.keys() - {"seconds"}:

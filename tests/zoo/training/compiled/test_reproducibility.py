@@ -14,6 +14,7 @@ from zoo.data import load_data
 from zoo.recipes.optimizer import Optimizer
 from zoo.recipes.recipe import Recipe
 from zoo.training.compiled.training import rates_of
+from zoo.training.engines import Engine
 from zoo.training.generation import train_pairs
 
 AVX2 = "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
@@ -39,7 +40,7 @@ def digest():
     data = load_data("digits", train_limit=200)
     total.update(data.digest.encode())
     for treatment in recipe.treatments:
-        arrays = train_pairs(recipe, treatment, range(8), data, engine="compiled")
+        arrays = train_pairs(recipe, treatment, range(8), data, engine=Engine("compiled"))
         for name in sorted(arrays.keys() - {"seconds"}):
             total.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     for settings in SCHEDULES:

@@ -1,0 +1,50 @@
+"""CUDA graphs: a step is recorded once, and then repeated by a single launch.
+
+A step of a stack is some hundred kernels, each of which runs for less time than its launch takes. The step must read
+and write tensors at fixed places, and nothing that changes may be a number in Python.
+
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from collections.abc import Callable
+
+import torch
+
+Step = Callable[[], None]
+WARM_UP = 3  # calls before the recording, in which libraries choose their kernels and memory is allocated
+
+
+def repeatable(step: Step, device: torch.device) -> Step:
+    """Return a function that takes a step, on a GPU as a CUDA graph from the fourth call on."""
+    return _Repeated(step) if device.type == "cuda" else step
+
+
+class _Repeated:
+    def __init__(self, step: Step) -> None:
+        self.step, self.calls, self.stream = step, 0, torch.cuda.Stream()
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Take a step."""
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            run_aside(self.step, self.stream)
+            return
+        self.graph = self.graph or record(self.step, self.stream)
+        self.graph.replay()
+
+
+def run_aside(step: Step, stream: torch.cuda.Stream) -> None:
+    """Take a step in another stream than the current one, as PyTorch wants it before a recording."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def record(step: Step, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    """Return a step as a graph, without taking it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        step()
+    return graph

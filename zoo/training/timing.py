@@ -1,0 +1,54 @@
+"""Measures which way to train convolutions is the fastest on a GPU, for networks of one shape."""
+
+import time
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from zoo.data import Data
+from zoo.recipes.optimizer import Optimizer
+from zoo.training.memory import networks_that_fit
+from zoo.training.replay import WARM_UP, repeatable
+from zoo.training.results import Draws
+from zoo.training.stacked import begin, take_step
+from zoo.training.ways import WAYS
+from zoo.treatments import Treated
+
+TIMED = 32  # networks that are timed together, or fewer if no more fit
+STEPS = 5  # steps that are timed
+_fastest: dict[object, str] = {}
+
+
+def fastest_way(treated: Treated, data: Data, settings: Optimizer, device: str) -> str:
+    """Return the fastest way to train networks of one shape, which is measured once in a process."""
+    key = str(treated.module), data.shape, settings, device
+    if key not in _fastest:
+        times = {way: time_of_step(replace(treated, way=way), data, settings, device) for way in WAYS}
+        _fastest[key] = min(times, key=lambda way: times[way])
+    return _fastest[key]
+
+
+def time_of_step(treated: Treated, data: Data, settings: Optimizer, device: str) -> float:
+    """Return the seconds of a training step for each network of a stack."""
+    count = min(TIMED, networks_that_fit(treated, data, settings, device))
+    one = treated.layout.draw_initial(np.random.default_rng(0))
+    start, same = one.repeat(count, 1).to(device), torch.ones(count)
+    draws = Draws(torch.zeros(count, dtype=torch.int64), 1e-3 * same, 0 * same, 0 * same, (WARM_UP + STEPS + 1) * same)
+    treated, data = treated.take(torch.zeros(count, dtype=torch.int64)).to(device), data.to(device)
+    live = begin(treated, start, draws, data, settings)
+    step = repeatable(partial(take_step, live, data, settings), start.device)
+    for _ in range(WARM_UP + 1):
+        step()
+    _wait(start)
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    _wait(start)
+    return (time.perf_counter() - began) / STEPS / count
+
+
+def _wait(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
