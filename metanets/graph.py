@@ -48,6 +48,7 @@ class ParameterGraph(nn.Module):
         edge_tensor: Number of the tensor of the layout that an edge is from, `(E,)`; residual additions come last.
         columns: Positions in a row of each edge's values, `(E, kernel)`; P stands for 0 and P + 1 for 1.
         incidence: Means of edges at nodes.
+        runs: Numbers of edges of each tensor, and of nodes of each axis, on the host.
     """
 
     x: Tensor
@@ -98,6 +99,7 @@ class ParameterGraph(nn.Module):
         self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.register_buffer("columns", index, persistent=False)
         self.incidence = Incidence(self.edge_index, kind, start)
+        self.runs = sizes.tolist(), list(layout.axes.values())
         self._describe_nodes(first, depth)
 
     def _describe_nodes(self, first: dict[str, int], depth: dict[str, int]) -> None:
@@ -119,12 +121,12 @@ class ParameterGraph(nn.Module):
     def forward(self, rows: Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]) -> Data:
         """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`, or of a single row, `(E, kernel)`.
 
-        Only the former has the `incidence`: PyG cannot join those of a disjoint union.
+        Only the former has the `incidence` and the `runs`: PyG cannot join those of a disjoint union.
         """
-        constants = rows.new_tensor([0, 1]).expand(*rows.shape[:-1], 2)
-        values = torch.cat([rows, constants], -1).index_select(-1, self.columns.flatten())
+        constants = rows.new_zeros(*rows.shape[:-1], 1), rows.new_ones(*rows.shape[:-1], 1)
+        values = torch.cat([rows, *constants], -1).index_select(-1, self.columns.flatten())
         values = values.unflatten(-1, self.columns.shape)  # (N, E, kernel)
-        shared = {} if rows.ndim == 1 else {"incidence": self.incidence}
+        shared = {} if rows.ndim == 1 else {"incidence": self.incidence, "runs": self.runs}
         return Data(
             x=self.x.to(rows.dtype),
             unit=self.unit,
@@ -289,5 +291,6 @@ class EdgeMean(Aggregation):
         """Return the means; zero for an empty group."""
         assert index is not None
         size = int(index.max()) + 1 if dim_size is None else dim_size
-        count = index.bincount(minlength=size).clamp(min=1).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-        return x.new_zeros(size, *x.shape[1:]).index_add(0, index, x) / count
+        # `bincount` would make the host wait for a GPU.
+        count = x.new_zeros(size).index_add_(0, index, x.new_ones(len(index))).clamp_(min=1)
+        return x.new_zeros(size, *x.shape[1:]).index_add(0, index, x) / count.view(-1, *[1] * (x.ndim - 1))

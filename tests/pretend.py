@@ -12,7 +12,17 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
 READS: list[str] = []
-WAITING = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.nonzero.default, aten.masked_select.default}
+WAITING = {
+    aten._local_scalar_dense.default,
+    aten.is_nonzero.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten.bincount.default,
+    aten._unique2.default,
+    aten.repeat_interleave.Tensor,
+    aten.equal.default,
+}
+MASKING = {aten.index.Tensor, aten.index_put_.default}  # with a mask, they look how many entries it selects
 ANY_DEVICE = {aten._to_copy.default, aten.copy_.default, aten.index.Tensor, aten.index_put_.default}
 
 
@@ -24,7 +34,21 @@ def available() -> bool:
         return False
     if torch._C._get_privateuse1_backend_name() != "pretend":
         _setup_privateuseone_for_python_backend("pretend")
+        library.impl("empty_strided", _empty_strided, "PrivateUse1")  # `torch.tensor` needs these, for no mode sees it
+        library.impl("_copy_from", _copy_from, "PrivateUse1")
     return True
+
+
+library = torch.library.Library("aten", "IMPL")
+
+
+def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **others: Any) -> "There":
+    return There(torch.empty_strided(size, stride, dtype=dtype))
+
+
+def _copy_from(source: torch.Tensor, to: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    _inner(to).copy_(_inner(source))
+    return to
 
 
 class There(torch.Tensor):
@@ -46,6 +70,10 @@ class There(torch.Tensor):
         )
         there.inner = inner
         return there
+
+    def __repr__(self) -> str:
+        """Return it as one of the CPU."""
+        return f"There({self.inner})"
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,7 +98,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = bool(ours) if device is None else torch.device(device).type == "pretend"
     if function is aten.copy_.default:
         there = isinstance(args[0], There)
-    if ours and (function in WAITING or (function is aten._to_copy.default and not there)):
+    masked = function in MASKING and any(isinstance(i, There) and i.dtype == torch.bool for i in args[1])
+    if ours and (masked or function in WAITING or (function is aten._to_copy.default and not there)):
         READS.append(str(function))
     if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}

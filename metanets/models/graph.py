@@ -63,9 +63,10 @@ class GraphMetanetwork(Metanetwork):
         if graph.edge_attr.ndim == 3:
             nodes, code = nodes[:, None], code[:, None]
         edges = self.edge((graph.edge_attr @ self.edge_value).add_(code).relu_())
-        of_edges = self.read_edges(edges, graph.edge_code, graph.edge_tensor, _graph_of_edges(graph))
+        edge_runs, node_runs = graph.runs if "runs" in graph else (None, None)
+        of_edges = self.read_edges(edges, graph.edge_code, graph.edge_tensor, _graph_of_edges(graph), edge_runs)
         nodes = self.pass_messages(nodes, edges, graph)
-        of_nodes = self.read_nodes(nodes, graph.x, graph.axis, graph.batch)
+        of_nodes = self.read_nodes(nodes, graph.x, graph.axis, graph.batch, node_runs)
         return self.head(torch.cat([of_edges, of_nodes], -1))
 
     @abstractmethod
@@ -106,22 +107,30 @@ class ReadOff(nn.Module):
         code: Float[Tensor, "states codes"],
         group: Int[Tensor, " states"],
         graph: Int[Tensor, " states"] | None,
+        runs: Sequence[int] | None = None,
     ) -> Float[Tensor, "*graphs read"]:
-        """Return `(N, 4 hidden)`, or `(graphs, 4 hidden)` where `graph` numbers the graph of a union of each state."""
+        """Return `(N, 4 hidden)`, or `(graphs, 4 hidden)` where `graph` numbers the graph of a union of each state.
+
+        In a shared graph the states of a group are adjacent, and `runs` are their numbers.
+        """
         if graph is not None:  # a group of each graph; a shallower network has fewer
             of_graph = int(group.max()) + 1
             present, group = torch.unique(group + of_graph * graph, return_inverse=True)
-        mean, square = self.moments(states, group, graph is None)
+        elif runs is None:
+            runs = group.bincount().tolist()
+        mean, square = self.moments(states, group, runs)
         features = self.norm(torch.cat([mean, (square + TINY).log() / 2], -1))
-        code = self.mean(code, group)
+        code = self.mean(code, group, dim_size=len(mean))
         code = code.view(len(code), *[1] * (features.ndim - 2), -1).expand(*features.shape[:-1], -1)
         read = self.group(torch.cat([features, code], -1))
         return read.mean(0) if graph is None else self.mean(read, present // of_graph)
 
-    def moments(self, states: Tensor, group: Tensor, together: bool) -> Float[Tensor, "2 groups *networks hidden"]:
-        """Return means of the positive part and of the square; in a shared graph the states of a group are adjacent."""
-        if together:
-            return Moments.apply(states, group.bincount().tolist())
+    def moments(
+        self, states: Tensor, group: Tensor, runs: Sequence[int] | None
+    ) -> Float[Tensor, "2 groups *networks hidden"]:
+        """Return means of the positive part and of the square, of runs of states or of groups."""
+        if runs is not None:
+            return Moments.apply(states, list(runs))
         return torch.stack([self.mean(power, group) for power in (states.relu(), states.square())])
 
 
