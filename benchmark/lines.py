@@ -67,7 +67,7 @@ def measure_lines(
     stack = interpolate(a, b, points)
     if change is not None:
         ends = [end.repeat(points) for end in (a, b)]
-        stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).repeat(len(a)))
+        stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).to(a.rows).repeat(len(a)))
     examples = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
     x, y = (torch.cat(parts) for parts in zip(*(examples[split] for split in splits), strict=True))
     batches = stack.batches(x)
@@ -78,7 +78,7 @@ def measure_lines(
     right, loss = (torch.cat(part, 1) for part in zip(*parts, strict=True))
     measured = averaged(right, loss, [len(examples[split][1]) for split in splits])
     return {
-        f"{split}_{name}": values.view(-1, points).numpy()
+        f"{split}_{name}": values.view(-1, points).cpu().numpy()
         for split, evaluation in zip(splits, measured, strict=True)
         for name, values in evaluation._asdict().items()
     }
@@ -92,7 +92,7 @@ def _logits_in_parts(
     The first layer is affine in its weights, so its outputs for the same input lie on a line, too. They are computed
     only at the two ends.
     """
-    first = first_layer(stack)
+    first = first_layer(stack) if x.device.type == "cpu" else None  # a GPU is faster with many networks at a time
     if first is None:
         yield from stack.logits_in_parts(x)
         return

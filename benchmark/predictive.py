@@ -69,14 +69,14 @@ def quality(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Values]:
     correct = (predicted == y).to(p.dtype)
     p_label = p.gather(-1, y.expand(len(p), -1)[..., None]).squeeze(-1)
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    gaps = torch.zeros(len(p), BINS, dtype=p.dtype).scatter_add(1, bins, confidence - correct)
+    gaps = p.new_zeros(len(p), BINS).scatter_add(1, bins, confidence - correct)
     values = {
         "accuracy": correct.mean(1),
         "loss": -p_label.clamp(min=torch.finfo(p.dtype).tiny).log().mean(1),
         "calibration_error": gaps.abs().sum(1) / len(y),
         "brier": (p.square().sum(-1) - 2 * p_label + 1).mean(1),
     }
-    return {name: value.numpy() for name, value in values.items()}
+    return {name: value.cpu().numpy() for name, value in values.items()}
 
 
 def detection(inside: Probabilities, outside: Float[Tensor, "networks others classes"]) -> Values:
@@ -90,7 +90,7 @@ def detection(inside: Probabilities, outside: Float[Tensor, "networks others cla
     Networks*, https://arxiv.org/abs/1610.02136.
     """
     which = np.repeat([1, 0], [inside.shape[1], outside.shape[1]])
-    confidence = torch.cat([inside.amax(-1), outside.amax(-1)], 1).double().numpy()
+    confidence = torch.cat([inside.amax(-1), outside.amax(-1)], 1).double().cpu().numpy()
     return np.array([roc_auc_score(which, values) for values in confidence])
 
 
@@ -98,7 +98,7 @@ def predictive_divergence(p: Probabilities, q: Probabilities) -> Values:
     """Return the mean over examples of `(KL(p || q) + KL(q || p)) / 2`, in nats."""
     tiny = torch.finfo(p.dtype).tiny
     gap = (p - q) * (p.clamp(min=tiny).log() - q.clamp(min=tiny).log())
-    return (gap.sum(-1).mean(-1) / 2).numpy()
+    return (gap.sum(-1).mean(-1) / 2).cpu().numpy()
 
 
 def disagreement(p: Probabilities) -> float:

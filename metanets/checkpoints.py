@@ -117,7 +117,9 @@ class Config(BaseModel):
 def write_checkpoint(path: Path, config: Config, module: nn.Module, reader: Reader | None) -> None:
     """Write a metanetwork."""
     parts = {"network": module} | ({} if reader is None else {"reader": reader})
-    tensors = {f"{part}.{name}": t.cpu().contiguous() for part, m in parts.items() for name, t in m.state_dict().items()}
+    tensors = {
+        f"{part}.{name}": t.cpu().contiguous() for part, m in parts.items() for name, t in m.state_dict().items()
+    }
     write_whole(path, safetensors.torch.save(tensors, {"asymzoo": config.model_dump_json()}))
 
 

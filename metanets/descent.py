@@ -132,7 +132,8 @@ def descend(
         waiting = settings.patience is None or epoch - best_epoch <= settings.patience
         better = ((now := _validate(trainees, link, validation)) > best_score) & waiting
         for kept, latest in zip(best, trainees.snapshot(), strict=True):
-            kept[better] = latest[better]
+            for seed in np.flatnonzero(better):
+                kept[seed] = latest[seed]
         best_score, best_epoch = np.where(better, now, best_score), np.where(better, epoch, best_epoch)
         if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
             break

@@ -71,6 +71,15 @@ class There(torch.Tensor):
         there.inner = inner
         return there
 
+    @property
+    def data(self) -> torch.Tensor:
+        """Its numbers, apart from any gradient."""
+        return self.detach()
+
+    @data.setter
+    def data(self, values: "There") -> None:
+        self.inner = values.inner
+
     def __repr__(self) -> str:
         """Return it as one of the CPU."""
         return f"There({self.inner})"

@@ -79,6 +79,14 @@ def endless_batches(data: Data, size: int, seed: int, pairs: Sequence[int]) -> I
         yield from batches(data, size, seed, pairs, epoch)
 
 
-def generators_for(seed: int, purpose: str, pairs: Sequence[int]) -> list[torch.Generator]:
-    """Return a CPU generator for each network, which depends on the number of its pair."""
-    return [torch.Generator().manual_seed(seed_for(seed, purpose, pair)) for pair in pairs]
+def generators_for(
+    seed: int, purpose: str, pairs: Sequence[int], device: torch.device | str = "cpu"
+) -> list[torch.Generator]:
+    """Return a generator for each network, which depends on the number of its pair; on a GPU, one of that GPU."""
+    where = device if torch.device(device).type == "cuda" else "cpu"
+    return [torch.Generator(where).manual_seed(seed_for(seed, purpose, pair)) for pair in pairs]
+
+
+def draw_normal(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Draw from a standard normal where the generator is, and return it on the device, and of the type, of a tensor."""
+    return torch.randn(*shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

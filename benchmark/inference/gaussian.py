@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from benchmark.inference.energy import draw_normal
 from benchmark.inference.local import layers_of
 from zoo.treatments import Treated
 
@@ -46,10 +46,10 @@ class Variational:
     def draw(self, samples: int, generator: torch.Generator) -> Float[Tensor, "networks samples parameters"]:
         """Draw rows from each posterior."""
         networks, rank, columns = self.factors.shape
-        like: dict[str, Any] = {"generator": generator, "device": self.theta.device, "dtype": self.theta.dtype}
-        rows = torch.randn(networks, samples, columns, **like) * self.variance.sqrt()[:, None] + self.rows[:, None]
+        noise = draw_normal((networks, samples, columns), generator, self.theta)
+        rows = noise * self.variance.sqrt()[:, None] + self.rows[:, None]
         for places in layers_of(self.treated).values():
-            z = torch.randn(networks, samples, rank, **like) / max(1, rank) ** 0.5
+            z = draw_normal((networks, samples, rank), generator, self.theta) / max(1, rank) ** 0.5
             for place in places.values():
                 rows[..., place] += z @ self.factors[..., place]
         return rows

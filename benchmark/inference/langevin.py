@@ -27,7 +27,15 @@ from jaxtyping import Float
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
-from benchmark.inference.energy import PRECISION, Energy, Loss, Precision, endless_batches, generators_for
+from benchmark.inference.energy import (
+    PRECISION,
+    Energy,
+    Loss,
+    Precision,
+    draw_normal,
+    endless_batches,
+    generators_for,
+)
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.networks.stack import cross_entropy
@@ -83,7 +91,8 @@ class Langevin:
         networks, draws, columns = self.kept.shape
         if samples > draws:
             raise TaskError(f"langevin: the chains have {draws} draws, not {samples}; set `draws` to {samples} or more")
-        order = torch.rand(networks, draws, generator=generator, device=self.kept.device).argsort(1)[:, :samples]
+        order = torch.rand(networks, draws, generator=generator, device=generator.device).argsort(1)
+        order = order[:, :samples].to(self.kept.device)
         return self.kept.gather(1, order[..., None].expand(-1, -1, columns))
 
 
@@ -108,7 +117,7 @@ def fit(
         TaskError: If a chain diverges.
     """
     energy = Energy.of(rows, treated, data, settings.precision, settings.loss)
-    generators = generators_for(settings.seed, "langevin", pairs)
+    generators = generators_for(settings.seed, "langevin", pairs, rows.device)
     h, c = settings.step_size, exp(-settings.friction * settings.step_size)
     momenta, kept, heat = _noise(energy, rows, generators), [], torch.zeros_like(rows[:, 0])
     steps = settings.draws * settings.every
@@ -129,8 +138,8 @@ def fit(
 
 def _noise(energy: Energy, rows: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw a standard normal for each trainable entry of each chain, from the chain's own generator."""
-    drawn = torch.stack([torch.randn(rows.shape[1], generator=generator, dtype=rows.dtype) for generator in generators])
-    return energy.treated.keep_trainable(drawn.to(rows.device))
+    drawn = torch.stack([draw_normal((rows.shape[1],), generator, rows) for generator in generators])
+    return energy.treated.keep_trainable(drawn)
 
 
 def _batches(energy: Energy, settings: Settings, pairs: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:

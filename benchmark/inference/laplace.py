@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 
-from benchmark.inference.energy import Precision
+from benchmark.inference.energy import Precision, draw_normal
 from zoo.data import Data
 from zoo.treatments import Treated
 
@@ -37,12 +37,12 @@ def softmax_root(logits: Float[Tensor, " classes"]) -> Float[Tensor, "classes cl
     This is `sqrt(p_c)` times the gradient of `log p_c` with respect to the logits.
     """
     p = logits.softmax(-1)
-    return p.sqrt()[:, None] * (torch.eye(len(p)).to(p) - p)
+    return p.sqrt()[:, None] * (torch.eye(len(p), dtype=p.dtype, device=p.device) - p)
 
 
 def identity_root(outputs: Float[Tensor, " outputs"]) -> Float[Tensor, "outputs outputs"]:
     """Return the unit vectors, with which `gradients` yields the rows of the Jacobian."""
-    return torch.eye(len(outputs)).to(outputs)
+    return torch.eye(len(outputs), dtype=outputs.dtype, device=outputs.device)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Laplace:
     def draw(self, samples: int, generator: torch.Generator) -> Float[Tensor, "networks samples parameters"]:
         """Draw rows from each posterior."""
         networks, columns = self.rows.shape
-        z = self.rows.new_empty(networks, samples, columns).normal_(generator=generator)
+        z = draw_normal((networks, samples, columns), generator, self.rows)
         return self.rows[:, None] + self.variance.sqrt()[:, None] * z
 
     @torch.no_grad()

@@ -106,12 +106,12 @@ def draw_noise(
         shapes: Shape of each layer's output for one example.
         rank: Number of factors.
         like: Batch of each network, which gives size, type and device.
-        rngs: Generator of each network, on the CPU.
+        rngs: Generator of each network.
     """
     wanted = {f"{name}.noise": shape for name, shape in shapes.items()}
     wanted |= {f"{name}.z": torch.Size([rank]) for name in shapes if rank}
     sizes = [like.shape[1] * prod(shape) for shape in wanted.values()]
-    drawn = torch.empty(len(rngs), sum(sizes), dtype=like.dtype)
+    drawn = torch.empty(len(rngs), sum(sizes), dtype=like.dtype, device=rngs[0].device)
     for row, rng in zip(drawn, rngs, strict=True):
         row.normal_(generator=rng)
     parts = zip(wanted.items(), drawn.to(like.device).split(sizes, 1), strict=True)

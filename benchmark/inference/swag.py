@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmark.inference.energy import PRECISION, Energy, Loss, Precision, endless_batches
+from benchmark.inference.energy import PRECISION, Energy, Loss, Precision, draw_normal, endless_batches
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.networks.stack import cross_entropy
@@ -70,8 +70,8 @@ class Swag:
     def draw(self, samples: int, generator: torch.Generator) -> Float[Tensor, "networks samples parameters"]:
         """Draw rows from each posterior."""
         networks, rank, columns = self.deviations.shape
-        z = self.mean.new_empty(networks, samples, columns).normal_(generator=generator)
-        low_rank = self.mean.new_empty(networks, samples, rank).normal_(generator=generator) @ self.deviations
+        z = draw_normal((networks, samples, columns), generator, self.mean)
+        low_rank = draw_normal((networks, samples, rank), generator, self.mean) @ self.deviations
         return self.mean[:, None] + (self.variance / 2).sqrt()[:, None] * z + low_rank / (2 * (rank - 1)) ** 0.5
 
 

@@ -91,7 +91,7 @@ def fit(
     groups = [Trainees(posterior.part(part)) for part in parts]
     optimizers = [torch.optim.Adam(group.tensors, settings.learning_rate, fused=True) for group in groups]
     streams = [endless_batches(data, settings.batch_size, seed, pairs[part]) for part in parts]
-    generators = [generators_for(seed, "noise", pairs[part]) for part in parts]
+    generators = [generators_for(seed, "noise", pairs[part], rows.device) for part in parts]
     shapes, examples = output_shapes(treated, data.train_x[:1]), len(data.train_y)
 
     def posteriors() -> Variational:
@@ -120,8 +120,9 @@ def _begin(
     it is .01.
     """
     theta, layout = treated.from_rows(rows).clone(), treated.layout
-    mask = treated.mask if random is None else treated.mask & random
-    in_layers, precision = torch.zeros_like(mask), torch.zeros(layout.size)
+    trains = treated.mask.to(theta.device)
+    mask = trains if random is None else trains & random.to(theta.device)
+    in_layers, precision = torch.zeros_like(mask), torch.zeros(layout.size).to(theta)
     scale = torch.zeros_like(theta)  # of the factors
     for name, places in layers_of(treated).items():
         for kind, place in places.items():
@@ -132,4 +133,4 @@ def _begin(
     normals = [rng_for(settings.seed, "factors", pair).standard_normal(shape) for pair in pairs]
     factors = torch.from_numpy(np.stack(normals)).to(theta) * scale[:, None] * in_layers
     log_variance = torch.full_like(theta[:, :1] if settings.rank else theta, settings.log_variance)
-    return Variational(treated, theta, factors, log_variance, in_layers, precision.to(theta) * treated.mask)
+    return Variational(treated, theta, factors, log_variance, in_layers, precision * trains)
