@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: quickstart test lint bench bench-more lowest clean
+.PHONY: quickstart test lint bench bench-more gpu lowest clean
 
 quickstart: .venv/installed
 	.venv/bin/asymzoo quickstart
@@ -25,6 +25,10 @@ bench-more: .venv/installed-dev
 	.venv/bin/python -m tests.performance.phenomena
 	.venv/bin/python -m tests.performance.bayesian
 	.venv/bin/python -m tests.performance.hub
+
+# Less than eight minutes on an H100 or H200, with that machine's own Python; see tests/performance/gpu.py.
+gpu:
+	$(PYTHON) -m tests.performance.gpu
 
 # The lowest versions that pyproject.toml allows, but the torch of .venv: old ones bring CUDA.
 lowest: .venv-lowest/installed

@@ -111,7 +111,7 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if ours and (masked or function in WAITING or (function is aten._to_copy.default and not there)):
         READS.append(str(function))
     if device is not None:
-        kwargs = kwargs | {"device": torch.device("cpu")}
+        kwargs = kwargs | {"device": torch.device("cpu") if there else device}
     result = function(*tree_map(_inner, args), **tree_map(_inner, kwargs))
     known = {id(tensor.inner): tensor for tensor in ours}
     return tree_map(lambda value: _outer(value, known, there), result)

@@ -128,11 +128,11 @@ def train_ordinary(recipe: Recipe, pairs: range, data: Data) -> None:
 
 
 def train_one(recipe: Recipe, pair: int, data: Data) -> None:
-    """Train a standard network as anyone would."""
+    """Train a standard network as anyone would, on the device of the data."""
     drawn, treated = recipe.draw(pair), recipe.treat("standard")
     module = treated.stack(start_rows(recipe, "standard", treated, [pair])).network(0)
     layout = torch.channels_last if is_convolutional(module) else torch.contiguous_format
-    module = module.to(memory_format=layout)
+    module = module.to(data.train_y.device, memory_format=layout)
     train_x, test_x = (x.contiguous(memory_format=layout) for x in (data.train_x, data.test_x))
     epochs, batch = int(drawn["epochs"]), recipe.training.batch_size
     steps = len(data.train_y) // batch
@@ -141,7 +141,7 @@ def train_one(recipe: Recipe, pair: int, data: Data) -> None:
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=drawn["label_smoothing"])
     for epoch in range(epochs):
         order = torch.from_numpy(rng_for(recipe.seed, "order", pair, epoch).permutation(len(data.train_y)))
-        for step, index in enumerate(order[: steps * batch].split(batch)):
+        for step, index in enumerate(order[: steps * batch].to(data.train_y.device).split(batch)):
             optimizer.param_groups[0]["lr"] = rates[epoch * steps + step]
             optimizer.zero_grad()
             loss_of(module(train_x[index]), data.train_y[index]).backward()

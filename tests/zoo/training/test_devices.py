@@ -14,6 +14,7 @@ from zoo.networks import stack as stacks
 from zoo.networks.convolutions import UnfoldedConv2d, unfold_convolutions
 from zoo.recipes.optimizer import Optimizer
 from zoo.training import replay
+from zoo.training.engines import engine_for
 from zoo.training.memory import bytes_of_network
 from zoo.training.minibatches import draw_minibatches
 from zoo.training.results import Draws
@@ -68,7 +69,7 @@ def test_a_second_device_trains_the_same_networks(network, setting, settings):
 
 @DEVICE
 @pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["mlp", "cnn", "resnet8", "gnn"])
 def test_a_step_reads_nothing_back(network, settings):
     with pretend.Pretend():
         treated, data = treat("standard", network).to("pretend"), some_data(NETWORKS[network].shape).to("pretend")
@@ -83,8 +84,10 @@ def test_a_step_reads_nothing_back(network, settings):
 
 
 @pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    ("network", "way"),
+    [("mlp", "torch"), ("gnn", "torch"), *((name, way) for name in ("cnn", "resnet8") for way in WAYS)],
+)
 def test_a_recorded_step_repeats_like_a_new_one(network, settings, way, monkeypatch):
     """What a CUDA graph needs: a step is operations on tensors at fixed places, and nothing else changes."""
     monkeypatch.setattr(stacks, "one_by_one", lambda *_: False)  # as on a GPU
@@ -197,3 +200,17 @@ def test_the_fastest_way_is_measured_once_for_each_shape(monkeypatch):
     treated, data = treat("standard", "cnn"), some_data(NETWORKS["cnn"].shape)
     assert [fastest_way(treated, data, ADAMW, "pretend") for _ in range(2)] == ["torch unfolded"] * 2
     assert asked == list(WAYS)
+
+
+@DEVICE
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_an_engine_for_a_gpu_trains_a_shard(network):
+    treated, data = treat("standard", network), some_data(NETWORKS[network].shape, train=43)
+    start = some_thetas(treated, networks=4, dtype=torch.float32)
+    with pretend.Pretend():
+        engine = engine_for(treated, data, ADAMW, "pretend")
+        found = engine.train(treated, start.to("pretend"), draws(), data, ADAMW, seed=1)
+    assert engine.name in (WAYS if network == "cnn" else ["torch"])
+    assert engine.stack > 1000
+    expected = train_stacked(treated, start, draws(), data, ADAMW, seed=1)
+    torch.testing.assert_close(found.rows, expected.rows, rtol=1e-4, atol=1e-5)
