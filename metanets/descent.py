@@ -130,11 +130,10 @@ def descend(
             trainees.clip(settings.clip)
             optimizer.step()
         waiting = settings.patience is None or epoch - best_epoch <= settings.patience
-        better = ((now := _validate(trainees, link, validation)) > best_score) & waiting
+        better = np.flatnonzero(((now := _validate(trainees, link, validation)) > best_score) & waiting)
         for kept, latest in zip(best, trainees.snapshot(), strict=True):
-            for seed in np.flatnonzero(better):
-                kept[seed] = latest[seed]
-        best_score, best_epoch = np.where(better, now, best_score), np.where(better, epoch, best_epoch)
+            kept[better] = latest[better]
+        best_score[better], best_epoch[better] = now[better], epoch
         if settings.patience is not None and (epoch - best_epoch >= settings.patience).all():
             break
     _warn(np.array(seeds)[(best_epoch == 0) & np.isfinite(best_score) & (now == -np.inf)])

@@ -29,6 +29,8 @@ SCORED_TOGETHER = 16
 STACK_BYTES = 8 << 20
 # Most networks in a stack. A step of an MLP with 3,594 parameters gains 5 % from 256 networks.
 MOST_NETWORKS = 128
+# Most activations of a forward pass without gradients on a GPU, 2 GiB in float32; by choice, not measured.
+GPU_ACTIVATIONS = 1 << 29
 # Examples in a forward pass without gradients. CNNs take the same time from 256 to 2,048 and 60 % more at 4,096. MLPs
 # with 55,306 parameters gain 15 % from 256 to 2,048, and nothing beyond.
 CNN_BATCH, BATCH = 256, 2048
@@ -278,6 +280,8 @@ class Stack:
         else:
             # One network with convolutions fills a GPU; several would be one slow grouped convolution.
             size = 1 if is_convolutional(self.module) else stack_size(self.module, self.layout, x.device)
+            units = sum(parameter.shape[0] for parameter in self.layout.parameters if len(parameter.shape) > 1)
+            size = max(1, min(size, GPU_ACTIVATIONS // (units * max(1, len(batches[0])))))
             for part in (self.take(slice(begin, begin + size)) for begin in range(0, len(self), size)):
                 stacked = [batch.expand(len(part), *batch.shape) for batch in batches]
                 yield torch.cat([run_stack(part, batch) for batch in stacked], 1)

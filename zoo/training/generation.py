@@ -83,18 +83,18 @@ def generate(
     manifest, recipe = _begin(recipe, folder)
     shards = plan(manifest, shard_pairs, device)
     jobs = [ShardJob(shard, manifest, recipe, folder, device, data_dir) for shard in shards]
-    if jobs and workers != 1:
-        _compile_ahead(recipe, data, device)
+    if jobs and workers != 1 and device == "cpu":
+        _compile_ahead(recipe, data)
     for file in _make(jobs, workers, progress) if jobs else ():
         manifest = manifest.model_copy(update={"files": (*manifest.files, file)})
         manifest.write(folder)
     return Zoo(folder, data_dir)
 
 
-def _compile_ahead(recipe: Recipe, data: Data, device: str) -> None:
+def _compile_ahead(recipe: Recipe, data: Data) -> None:
     """Compile the engine in this process, if one is compiled, so that no two workers do."""
     for treatment in recipe.treatments:  # the choice compiles, because it compares gradients
-        if engine_for(recipe.treat(treatment), data, recipe.training, device).name == "compiled":
+        if engine_for(recipe.treat(treatment), data, recipe.training).name == "compiled":
             return
 
 

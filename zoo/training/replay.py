@@ -6,6 +6,7 @@ and write tensors at fixed places, and nothing that changes may be a number in P
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -22,16 +23,18 @@ def repeatable(step: Step, device: torch.device) -> Step:
 class _Repeated:
     def __init__(self, step: Step) -> None:
         self.step, self.calls, self.stream = step, 0, torch.cuda.Stream()
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.take: Step = lambda: run_aside(self.step, self.stream)
 
     def __call__(self) -> None:
         """Take a step."""
         self.calls += 1
-        if self.calls <= WARM_UP:
-            run_aside(self.step, self.stream)
-            return
-        self.graph = self.graph or record(self.step, self.stream)
-        self.graph.replay()
+        if self.calls == WARM_UP + 1:
+            try:
+                self.take = record(self.step, self.stream).replay
+            except RuntimeError as error:  # such as an own architecture that reads from the device
+                fact = str(error).partition("\n")[0]
+                warnings.warn(f"a training step cannot be recorded, which makes it slower: {fact}", stacklevel=2)
+        self.take()
 
 
 def run_aside(step: Step, stream: torch.cuda.Stream) -> None:

@@ -87,7 +87,8 @@ def train_stacked(
 ) -> Trained:
     """Train K networks together; arguments as in `zoo.training.engines.train`."""
     treated, data = treated.to(start.device, start.dtype), data.to(start.device, start.dtype)
-    trained, pairs, step = Trained.blank(start, int(draws.epochs.max())), draws.pair.tolist(), None
+    last, pairs, step = int(draws.epochs.max()), draws.pair.tolist(), None
+    trained = Trained.blank(start, last)
 
     def draw(epoch: int, index: Tensor) -> Minibatches:
         some = [pairs[k] for k in index.tolist()]
@@ -97,9 +98,9 @@ def train_stacked(
     live.minibatches.load(draw(0, live.index))
     fewest_left = FEWEST_LEFT if start.is_cuda else 1.0
     with ThreadPoolExecutor(1) as background:
-        for epoch in range(int(draws.epochs.max())):
+        for epoch in range(last):
             began, index, trains = time.perf_counter(), live.index, live.training
-            ahead = background.submit(draw, epoch + 1, index)
+            ahead = background.submit(draw, epoch + 1, index if epoch + 1 < last else index[:0])
             step = step or repeatable(partial(take_step, live, data, settings), start.device)
             for _ in range(len(live.minibatches.order)):
                 step()

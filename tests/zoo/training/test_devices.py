@@ -214,3 +214,17 @@ def test_an_engine_for_a_gpu_trains_a_shard(network):
     assert engine.stack > 1000
     expected = train_stacked(treated, start, draws(), data, ADAMW, seed=1)
     torch.testing.assert_close(found.rows, expected.rows, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_it_is(monkeypatch):
+    def refuse(step, stream):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    taken = []
+    monkeypatch.setattr(replay, "run_aside", lambda step, stream: step())
+    monkeypatch.setattr(replay, "record", refuse)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    step = replay.repeatable(lambda: taken.append(1), torch.device("cuda"))
+    with pytest.warns(UserWarning, match="cannot be recorded.*: operation not permitted"):
+        _ = [step() for _ in range(22)]
+    assert len(taken) == 22

@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
 from tests.scenarios import small_recipe
 from zoo import generate, load_data, open_zoo, verify
@@ -102,6 +103,41 @@ def test_a_zoo_of_another_mode_is_compared_by_initial_weights_and_first_epoch(el
     found = verify(elsewhere(), retrain=5, log=lines.append)
     assert (found.retrained, found.compared) == (0, 5)
     assert all(line.endswith(OTHER_MODE) for line in lines[2:])
+
+
+@pytest.fixture
+def zoo_of_a_gpu(tiny_copy, edit_manifest):
+    def change(values):
+        for entry in values["files"]:
+            if entry["mode"] is not None:
+                entry["mode"] |= {"device": "NVIDIA Abacus", "engine": "torch unfolded", "stack": 7}
+
+    edit_manifest(tiny_copy.folder, change)
+    return open_zoo(tiny_copy.folder)
+
+
+def test_a_zoo_of_a_gpu_is_compared_as_one_of_another_mode_without_that_gpu(zoo_of_a_gpu):
+    assert verify(zoo_of_a_gpu, retrain=2).compared == 2
+
+
+def test_a_zoo_of_a_gpu_trains_whole_shards_again_in_stacks_as_large_as_before(zoo_of_a_gpu, monkeypatch):
+    asked = []
+
+    def train_pairs(recipe, treatment, pairs, data, *, engine):
+        asked.append((treatment, engine, list(pairs)))
+        columns = ("weights", "initial_weights", "curve_train_loss")
+        return {name: zoo_of_a_gpu.networks(treatment, diverged=True)[list(pairs)][name] for name in columns}
+
+    modes = [file.mode for file in zoo_of_a_gpu.manifest.files if file.mode is not None]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("zoo.training.verification.use_device", lambda device: None)
+    monkeypatch.setattr("zoo.training.verification.mode_here", lambda *_: modes[0])
+    monkeypatch.setattr("zoo.training.verification.train_pairs", train_pairs)
+    shards = {(file.treatment, file.pairs) for file in zoo_of_a_gpu.manifest.files if file.pairs is not None}
+    networks = len(zoo_of_a_gpu) * len(zoo_of_a_gpu.treatments)
+    assert verify(zoo_of_a_gpu, retrain=networks).retrained == networks
+    assert {engine for _, engine, _ in asked} == {Engine("torch unfolded", "cuda", 7)}
+    assert sorted((treatment, (pairs[0], pairs[-1] + 1)) for treatment, _, pairs in asked) == sorted(shards)
 
 
 def nudge(weights):
