@@ -12,15 +12,21 @@ from zoo.training.ways import WAYS
 from zoo.treatments import Treated
 
 FRACTION = 0.6  # of free memory that a stack may take; the rest is for evaluation and the allocator
+UNKNOWN = 64  # networks in a stack, if their memory cannot be estimated
 MOST = 8192  # networks in a stack, beyond which nothing is gained
 ROWS = 14  # rows of P numbers that a network needs: parameters, moments, gradient, and what updates compute
+ORDER, MOVES = 8, 33  # bytes of a training example's place in an epoch, and of what the augmentation does with it
 BACKWARD = 2  # memory of activations and their gradients, in that of what the forward pass keeps
 
 
 def networks_that_fit(treated: Treated, data: Data, settings: Optimizer, device: str) -> int:
     """Return the number of networks that can train together in the free memory of a GPU."""
     free = torch.cuda.mem_get_info(torch.device(device))[0] if torch.device(device).type == "cuda" else 1 << 30
-    return max(1, min(MOST, int(FRACTION * free / bytes_of_network(treated, data, settings))))
+    try:
+        size = bytes_of_network(treated, data, settings)
+    except Exception:  # runs code of the module, which may read numbers that are not there
+        return UNKNOWN
+    return max(1, min(MOST, int(FRACTION * free / size)))
 
 
 def bytes_of_network(treated: Treated, data: Data, settings: Optimizer) -> int:
@@ -28,7 +34,8 @@ def bytes_of_network(treated: Treated, data: Data, settings: Optimizer) -> int:
     few, more = (_bytes_kept(treated, data, examples) for examples in (2, 4))
     by_example = (more - few) / 2
     batch = batch_size_of(data, settings.batch_size)
-    return int(ROWS * 4 * treated.layout.size + BACKWARD * by_example * batch)
+    drawn = ORDER + (MOVES if settings.augmentation else 0)
+    return int(ROWS * 4 * treated.layout.size + BACKWARD * by_example * batch + drawn * len(data.train_y))
 
 
 def _bytes_kept(treated: Treated, data: Data, examples: int) -> int:

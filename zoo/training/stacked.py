@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -172,9 +171,9 @@ def _end_epoch(live: Live, data: Data, ended: Tensor, due: Tensor, epoch: int, t
 def begin(treated: Treated, start: Tensor, draws: Draws, data: Data, settings: Optimizer) -> Live:
     """Return the state of K networks before the first step, with the minibatches still to be filled in."""
     networks, steps_per_epoch = len(start), len(data.train_y) // batch_size_of(data, settings.batch_size)
-    rates = np.zeros((int(draws.epochs.max()) * steps_per_epoch, networks))
+    rates = torch.zeros(int(draws.epochs.max()) * steps_per_epoch, networks, dtype=start.dtype)
     for k, (rate, epochs) in enumerate(zip(draws.learning_rate.tolist(), draws.epochs.tolist(), strict=True)):
-        rates[: epochs * steps_per_epoch, k] = rate * settings.factors(epochs, steps_per_epoch)
+        rates[: epochs * steps_per_epoch, k] = torch.from_numpy(rate * settings.factors(epochs, steps_per_epoch))
     theta = treated.keep_trainable(start).clone()
     descent = Descent(
         theta=theta,

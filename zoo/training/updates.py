@@ -34,11 +34,11 @@ class Rates:
     root: Float[Tensor, " steps"]
 
     @classmethod
-    def of(cls, rate: Float[np.ndarray, "steps networks"], settings: Optimizer, like: Tensor) -> "Rates":
+    def of(cls, rate: Float[Tensor, "steps networks"], settings: Optimizer, like: Tensor) -> "Rates":
         """Return the rates of settings, on the device and in the precision of a tensor."""
         step, (beta1, beta2) = np.arange(1, len(rate) + 1), settings.betas
-        columns = rate, 1 - beta1**step, (1 - beta2**step) ** 0.5
-        return cls(*(torch.from_numpy(column).to(like) for column in columns))
+        corrections = (torch.from_numpy(column) for column in (1 - beta1**step, (1 - beta2**step) ** 0.5))
+        return cls(rate.to(like), *(correction.to(like) for correction in corrections))
 
     def at(self, step: Int[Tensor, " 1"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rates of networks `(K, 1)` and both corrections `(1,)` of a step."""

@@ -15,7 +15,7 @@ from zoo.networks.convolutions import UnfoldedConv2d, unfold_convolutions
 from zoo.recipes.optimizer import Optimizer
 from zoo.training import replay
 from zoo.training.engines import engine_for
-from zoo.training.memory import bytes_of_network
+from zoo.training.memory import UNKNOWN, bytes_of_network, networks_that_fit
 from zoo.training.minibatches import draw_minibatches
 from zoo.training.results import Draws
 from zoo.training.stacked import begin, take_step, train_stacked
@@ -187,6 +187,12 @@ def test_the_memory_of_an_mlp_is_that_of_its_activations():
     small, large = (bytes_of_network(treated, data, Optimizer(batch_size=size)) for size in (8, 16))
     units = sum(parameter.shape[0] for parameter in treated.layout.parameters if len(parameter.shape) == 2)
     assert 4 * units < (large - small) / 8 < 100 * units
+
+
+def test_networks_whose_memory_cannot_be_estimated_train_few_at_a_time(monkeypatch):
+    treated = treat("standard")
+    monkeypatch.setattr(type(treated.module), "forward", lambda self, x: x[x > 0])  # a size that depends on numbers
+    assert networks_that_fit(treated, some_data(), ADAMW, "cpu") == UNKNOWN
 
 
 def test_the_fastest_way_is_measured_once_for_each_shape(monkeypatch):
