@@ -1,7 +1,7 @@
 """A device `pretend`, whose tensors lie on the CPU, as a stand-in for a GPU.
 
-As on a GPU, operations refuse tensors of two devices, and `READS` counts what makes the host wait for the device. All
-code but that for CUDA itself can run on it. It uses an experimental part of PyTorch.
+As on a GPU, operations refuse tensors of two devices. `READS` lists what makes the host wait for the device, `COPIES`
+what is copied to it. All code but that for CUDA itself can run on it. It uses an experimental part of PyTorch.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
 READS: list[str] = []
+COPIES: list[str] = []
 WAITING = {
     aten._local_scalar_dense.default,
     aten.is_nonzero.default,
@@ -110,6 +111,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     masked = function in MASKING and any(isinstance(i, There) and i.dtype == torch.bool for i in args[1])
     if ours and (masked or function in WAITING or (function is aten._to_copy.default and not there)):
         READS.append(str(function))
+    if function is aten._to_copy.default and there and not ours:
+        COPIES.append(str(function))
     if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu") if there else device}
     result = function(*tree_map(_inner, args), **tree_map(_inner, kwargs))

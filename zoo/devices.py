@@ -20,9 +20,11 @@ def use_device(device: str) -> None:
     import torch
 
     known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if device.partition(":")[0] not in known:
+    kind, _, number = device.partition(":")
+    if kind not in known or (number and not (number.isdecimal() and int(number) < max(1, torch.cuda.device_count()))):
         raise AsymZooError(f"device: there is no {device!r} here; use {' or '.join(known)}")
     if device.startswith("cuda"):
+        torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False

@@ -131,9 +131,9 @@ class Trainees:
         """Return `p (tr S + |V|^2 / r) - log det(S + V V^T / r)` of a layer."""
         factors = {name: self.spread[name].flatten(2) for name in names}  # (K, r, n)
         gram = torch.stack([v @ v.mT for v in factors.values()]).sum(0) / self.rank
-        s, one = self._constant_variance[:, None, None], torch.eye(self.rank).to(gram)
+        s, one = self._constant_variance[:, None, None], torch.eye(self.rank, dtype=gram.dtype, device=gram.device)
         if scale:
-            change = (precision * one - torch.linalg.inv(s * one + gram)) * (scale / self.rank)
+            change = (precision * one - torch.linalg.inv_ex(s * one + gram).inverse) * (scale / self.rank)
             for name, v in factors.items():
                 _gradient(self.spread[name]).view(v.shape).baddbmm_(change, v)
         each = precision * self._constant_variance - self.begun.log_variance[:, 0]  # of a weight

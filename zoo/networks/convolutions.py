@@ -6,6 +6,7 @@ many groups (https://github.com/pytorch/pytorch/issues/70954). Which way is the 
 
 import copy
 from contextlib import nullcontext
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +42,12 @@ def unfold_convolutions(module: nn.Module) -> nn.Module:
     return module
 
 
+@cache
+def _streams(device: torch.device) -> list[torch.cuda.Stream]:
+    """Return the streams of a GPU, always the same ones, since libraries keep memory for each."""
+    return [torch.cuda.Stream(device) for _ in range(STREAMS)]
+
+
 def stream_gradient(
     stack: Stack,
     x: Float[Tensor, "networks batch ..."],
@@ -48,7 +55,7 @@ def stream_gradient(
     smoothing: Float[Tensor, " networks"],
 ) -> tuple[Float[Tensor, " networks"], Float[Tensor, "networks parameters"]]:
     """Return the same as `stack_gradient`, from one network after the other, on a GPU in several streams at once."""
-    streams = [torch.cuda.Stream() for _ in range(STREAMS)] if stack.rows.is_cuda else []
+    streams = _streams(stack.rows.device) if stack.rows.is_cuda else []
     for stream in streams:
         stream.wait_stream(torch.cuda.current_stream())
     memory = kernel_format(stack.module)

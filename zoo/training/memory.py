@@ -21,12 +21,19 @@ BACKWARD = 2  # memory of activations and their gradients, in that of what the f
 
 def networks_that_fit(treated: Treated, data: Data, settings: Optimizer, device: str) -> int:
     """Return the number of networks that can train together in the free memory of a GPU."""
-    free = torch.cuda.mem_get_info(torch.device(device))[0] if torch.device(device).type == "cuda" else 1 << 30
     try:
         size = bytes_of_network(treated, data, settings)
     except Exception:  # runs code of the module, which may read numbers that are not there
         return UNKNOWN
-    return max(1, min(MOST, int(FRACTION * free / size)))
+    return max(1, min(MOST, int(FRACTION * _free_bytes(torch.device(device)) / size)))
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the free memory of a GPU, with what PyTorch holds but does not use; 1 GiB for other devices."""
+    if device.type != "cuda":
+        return 1 << 30
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def bytes_of_network(treated: Treated, data: Data, settings: Optimizer) -> int:

@@ -131,7 +131,7 @@ def plan(manifest: Manifest, shard_pairs: int | None = None, device: str = "cpu"
         bytes_per_pair = 8 * row_size(manifest, treatment)  # initial and trained weights in float32
         for missing in manifest.missing(treatment):
             most, fit = max(32, -(-len(missing) // 3)), SHARD_BYTES // bytes_per_pair
-            by_device = min(256, fit, most) if device == "cpu" else GPU_SHARD_BYTES // bytes_per_pair
+            by_device = min(256, fit, most) if device.startswith("cpu") else GPU_SHARD_BYTES // bytes_per_pair
             size = shard_pairs or int(max(1, by_device))
             shards += [
                 Shard(treatment, range(begin, min(begin + size, missing.stop)))

@@ -8,6 +8,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -23,7 +24,7 @@ def repeatable(step: Step, device: torch.device) -> Step:
 class _Repeated:
     def __init__(self, step: Step) -> None:
         self.step, self.calls, self.stream = step, 0, torch.cuda.Stream()
-        self.take: Step = lambda: run_aside(self.step, self.stream)
+        self.take: Step = partial(run_aside, step, self.stream)  # holds no `self`, whose memory is free at once
 
     def __call__(self) -> None:
         """Take a step."""
@@ -48,6 +49,6 @@ def run_aside(step: Step, stream: torch.cuda.Stream) -> None:
 def record(step: Step, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
     """Return a step as a graph, without taking it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):  # the first restores the stream in any case
         step()
     return graph

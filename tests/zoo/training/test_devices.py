@@ -1,6 +1,9 @@
 """Training as on a GPU: the same networks, nothing read back within an epoch, steps that can be repeated."""
 
+import gc
+import weakref
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -70,15 +73,17 @@ def test_a_second_device_trains_the_same_networks(network, setting, settings):
 @DEVICE
 @pytest.mark.parametrize("settings", [ADAMW, SGD], ids=["adamw", "sgd"])
 @pytest.mark.parametrize("network", ["mlp", "cnn", "resnet8", "gnn"])
-def test_a_step_reads_nothing_back(network, settings):
+def test_a_step_neither_reads_nor_copies(network, settings):
     with pretend.Pretend():
         treated, data = treat("standard", network).to("pretend"), some_data(NETWORKS[network].shape).to("pretend")
         start = some_thetas(treated, networks=4, dtype=torch.float32).to("pretend")
         live = begin(treated, start, draws(), data, settings)
+        take_step(live, data, settings)  # may copy what stays there, such as a graph
         pretend.READS.clear()
+        pretend.COPIES.clear()
         for _ in range(3):
             take_step(live, data, settings)
-        assert pretend.READS == []
+        assert pretend.READS == pretend.COPIES == []
         live.finite.cpu()
         assert pretend.READS
 
@@ -220,6 +225,21 @@ def test_an_engine_for_a_gpu_trains_a_shard(network):
     assert engine.stack > 1000
     expected = train_stacked(treated, start, draws(), data, ADAMW, seed=1)
     torch.testing.assert_close(found.rows, expected.rows, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recorded_step_does_not_outlive_its_use(monkeypatch):
+    class State:
+        """What a step changes."""
+
+    monkeypatch.setattr(replay, "run_aside", lambda step, stream: step())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    state = State()
+    alive, step = weakref.ref(state), replay.repeatable(partial(id, state), torch.device("cuda"))
+    step()
+    gc.disable()
+    del state, step
+    assert alive() is None
+    gc.enable()
 
 
 def test_a_step_that_cannot_be_recorded_runs_as_it_is(monkeypatch):

@@ -7,13 +7,23 @@ recomputed for a network between two others.
 """
 
 import itertools
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from zoo.data.graphs import graph_of
 from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture
+
+
+@lru_cache(maxsize=4)
+def _graph_on(name: str, data_dir: Path | None, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return features and edges of a graph on a device, where they stay."""
+    graph = graph_of(name, data_dir)
+    return graph.x.to(device, dtype), graph.edge_index.to(device)
 
 
 class GNN(Architecture):
@@ -66,9 +76,8 @@ class GNN(Architecture):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Map node numbers `(B, 1)` to logits `(B, classes)`."""
-        graph = graph_of(self.graph, self.data_dir)
         weight = next(self.parameters())
-        x, edge_index = graph.x.to(weight), graph.edge_index.to(weight.device)
+        x, edge_index = _graph_on(self.graph, self.data_dir, weight.device, weight.dtype)
         for conv, norm, activation in zip(self.convs, self.norms, self.activations, strict=False):
             x = activation(norm(conv(x, edge_index)))
         return self.convs[-1](x, edge_index)[nodes[:, 0].long()]
