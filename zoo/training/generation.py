@@ -73,6 +73,8 @@ def generate(
     """
     use_device(device)
     check_workers(recipe, workers)
+    if workers not in (1, "ray") and not device.startswith("cpu"):
+        raise RecipeError(f"{recipe.name}: workers: {workers} would share the memory of one GPU; use 1")
     if recipe.imported:
         raise RecipeError(f"{recipe.name}: imported: networks of others cannot be trained; remove the field")
     fix_rounding()

@@ -346,6 +346,13 @@ def test_an_architecture_that_does_not_fit_the_data_is_refused_before_anything_i
     assert not (tmp_path / "zoo").exists()
 
 
+def test_several_workers_on_one_gpu_are_refused(pair_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.training.generation.use_device", lambda device: None)
+    with pytest.raises(RecipeError, match="workers: 2 would share the memory of one GPU; use 1"):
+        generate(pair_recipe, tmp_path / "zoo", device="cuda", workers=2)
+    assert not (tmp_path / "zoo").exists()
+
+
 @pytest.mark.parametrize("device", ["tpu", "cuda"])
 def test_the_error_names_a_device_that_does_not_exist(pair_recipe, tmp_path, device):
     if device == "cuda" and torch.cuda.is_available():

@@ -8,21 +8,19 @@ recomputed for a network between two others.
 
 import itertools
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from zoo.data.graphs import graph_of
+from zoo.data.graphs import Graph, graph_of
 from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture
 
 
 @lru_cache(maxsize=4)
-def _graph_on(name: str, data_dir: Path | None, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _graph_on(graph: Graph, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return features and edges of a graph on a device, where they stay."""
-    graph = graph_of(name, data_dir)
     return graph.x.to(device, dtype), graph.edge_index.to(device)
 
 
@@ -77,7 +75,7 @@ class GNN(Architecture):
     def forward(self, nodes: Tensor) -> Tensor:
         """Map node numbers `(B, 1)` to logits `(B, classes)`."""
         weight = next(self.parameters())
-        x, edge_index = _graph_on(self.graph, self.data_dir, weight.device, weight.dtype)
+        x, edge_index = _graph_on(graph_of(self.graph, self.data_dir), weight.device, weight.dtype)
         for conv, norm, activation in zip(self.convs, self.norms, self.activations, strict=False):
             x = activation(norm(conv(x, edge_index)))
         return self.convs[-1](x, edge_index)[nodes[:, 0].long()]
