@@ -72,9 +72,7 @@ def generate(
             overwritten.
     """
     use_device(device)
-    check_workers(recipe, workers)
-    if workers not in (1, "ray") and not device.startswith("cpu"):
-        raise RecipeError(f"{recipe.name}: workers: {workers} would share the memory of one GPU; use 1")
+    check_workers(recipe, workers, device)
     if recipe.imported:
         raise RecipeError(f"{recipe.name}: imported: networks of others cannot be trained; remove the field")
     fix_rounding()
@@ -107,10 +105,14 @@ def _make(jobs: Sequence[ShardJob], workers: int | Literal["ray"], progress: Pro
     return run_in_processes(jobs, make_shard, workers, progress)
 
 
-def check_workers(recipe: Recipe, workers: int | Literal["ray"]) -> None:
-    """Raise a `RecipeError` if worker processes are needed and cannot import the recipe's architecture."""
+def check_workers(recipe: Recipe, workers: int | Literal["ray"], device: str) -> None:
+    """Raise a `RecipeError` if worker processes would share a GPU, or cannot import the recipe's architecture."""
     name = recipe.architecture.name
-    if workers not in (1, "ray") and not is_importable(architecture_of(name)):
+    if workers in (1, "ray"):
+        return
+    if not device.startswith("cpu"):
+        raise RecipeError(f"{recipe.name}: workers: {workers} would share the memory of one GPU; use 1")
+    if not is_importable(architecture_of(name)):
         raise RecipeError(
             f"{recipe.name}: architecture: worker processes cannot import {name!r} from a notebook, standard input or "
             "a function; put the class in its own file, or use one worker"
