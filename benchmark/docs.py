@@ -6,12 +6,16 @@ A table stands under a comment that says what it shows:
     <!-- FILE METRIC ROWS COLUMNS -->      the same, by keys of `benchmark.metanetworks.LABELS`
     <!-- FILE costs -->                    parameters and seconds
     <!-- FILE MODEL less OTHER -->         differences between the metrics of two metanetworks
+    <!-- FILE TREATMENT less OTHER -->     differences between the metrics of each metanetwork under two treatments
 
 FILE is in `benchmark/results`; several files are joined by `+`. A table of a phenomenon has a row for each treatment:
 
     <!-- ZOO/FILE PATH … -->               a column for each path, such as `barriers.test_loss`
     <!-- ZOO/FILE PATH by FIELD -->        a column for each value of a field, such as `variant`
     <!-- ZOO/FILE FIELD=VALUE … -->        only findings whose field has that value
+    <!-- ZOO/FILE … less TREATMENT -->     differences from another treatment over the same pairs
+
+A table is followed by a line that says what varies within its brackets.
 """
 
 import json
@@ -20,12 +24,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.metanetworks import in_order, markdown, read_entries, tabulate, tabulate_costs, tabulate_differences
+from benchmark.metanetworks import (
+    in_order,
+    read_entries,
+    tabulate,
+    tabulate_costs,
+    tabulate_differences,
+    tabulate_gains,
+    with_note,
+)
 from zoo.errors import TaskError
-from zoo.statistics import Estimate
+from zoo.statistics import Estimate, Times, paired
 
+Cell = Estimate | Times | float | int | str | None
+Cells = dict[str, dict[str, Cell]]  # by row and column
 RESULTS = Path(__file__).parent / "results"
-COMMENT = re.compile(r"(<!-- (\S+\.json) (.+?) -->\n)(?:\|.*\n)*")
+COMMENT = re.compile(r"(<!-- (\S+\.json) (.+?) -->\n)(?:\|.*\n)*(?:\nBrackets: .*\n)?")
 
 
 def fill(page: str) -> str:
@@ -49,6 +63,8 @@ def _table(files: str, *words: str) -> str:
     match words:
         case ["costs"]:
             return tabulate_costs(results)
+        case [treatment, "less", other] if treatment in {result.treatment for result in results}:
+            return tabulate_gains(results, treatment, other)
         case [model, "less", other]:
             return tabulate_differences(results, model, other)
         case _:
@@ -62,31 +78,69 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
     (findings,) = (value for name, value in json.loads(path.read_bytes()).items() if name != "made")
     for field, value in (word.split("=") for word in words if "=" in word):
         findings = [finding for finding in findings if str(finding[field]) == value]
-    cells: dict[str, dict[str, str]] = {}  # treatment, column
     match [word for word in words if "=" not in word]:
-        case [place, "by", field]:
-            for finding in findings:
-                if text := _read(finding, place):
-                    cells.setdefault(finding["treatment"], {})[f"{field} {finding[field]}"] = text
-            if not cells:
-                raise TaskError(f"{path}: {place}: no finding has it")
+        case [*places, "less", other]:
+            _check_paired(path, findings)
+            cells = _less(_cells(findings, places), other)
         case places:
-            cells = {finding["treatment"]: {place: _read(finding, place) for place in places} for finding in findings}
+            cells = _cells(findings, places)
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    if nowhere := [column for column in columns if not any(row.get(column) for row in cells.values())]:
+    if nowhere := [place for place in columns or places if all(row.get(place) is None for row in cells.values())]:
         raise TaskError(f"{path}: {nowhere[0]}: no finding has it")
-    rows = [[treatment, *(row.get(column, "") for column in columns)] for treatment, row in cells.items()]
-    return markdown([["", *columns], *rows])
+    rows = [[name, *(_text(row.get(column)) for column in columns)] for name, row in cells.items()]
+    shown = [value for row in cells.values() for value in row.values() if isinstance(value, Estimate)]
+    return with_note([["", *columns], *rows], shown)
 
 
-def _read(finding: Any, place: str) -> str:
-    """Return the value at a place in a finding as text; empty if there is no such place or no value."""
+def _cells(findings: Sequence[Any], places: Sequence[str]) -> Cells:
+    """Return the value in each row, of a treatment, and in each column."""
+    cells: Cells = {}
+    for finding in findings:
+        row = cells.setdefault(finding["treatment"], {})
+        match places:
+            case [place, "by", field]:
+                if (value := _read(finding, place)) is not None:
+                    row[f"{field} {finding[field]}"] = value
+            case _:
+                row |= {place: _read(finding, place) for place in places}
+    return cells
+
+
+def _check_paired(path: Path, findings: Sequence[Any]) -> None:
+    """Raise a `TaskError` if findings of several treatments are not over the same pairs."""
+    for field in ("networks", "couples", "groups"):
+        known: dict[int, Any] = {}
+        for finding in findings:
+            pairs = finding.get(field)
+            if isinstance(pairs, list) and known.setdefault(len(pairs), pairs) != pairs:
+                raise TaskError(
+                    f"{path}: {finding['treatment']}: its {field} are others than those of a treatment before"
+                )
+
+
+def _less(cells: Cells, other: str) -> Cells:
+    """Return differences from the row of another treatment, where both have estimates over as many values."""
+    rows: Cells = {}
+    for treatment, row in cells.items():
+        for column, estimate in row.items() if treatment != other else ():
+            than = cells[other].get(column)
+            if isinstance(estimate, Estimate) and isinstance(than, Estimate) and estimate.n == than.n:
+                rows.setdefault(f"{treatment} less {other}", {})[column] = paired(estimate, than)
+    return rows
+
+
+def _read(finding: Any, place: str) -> Cell:
+    """Return the value at a place in a finding; None if there is no such place or no value."""
     for part in place.split("."):
         if isinstance(finding, dict) and part not in finding:
-            return ""
+            return None
         finding = finding[int(part)] if isinstance(finding, list) else finding[part]
-    if finding is None:
-        return ""
     if isinstance(finding, dict):
-        return str(Estimate(**finding))
-    return f"{finding:.3g}" if isinstance(finding, float) else str(finding)
+        return Times(**finding) if "limit" in finding else Estimate(**finding)
+    return finding
+
+
+def _text(value: Cell) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

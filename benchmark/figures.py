@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.errors import extra
 from zoo.files import write_whole
+from zoo.statistics import Estimate
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -28,6 +29,13 @@ def panels(titles: Sequence[str], rows: int = 1, **shared: Any) -> tuple[Figure,
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
     return figure, axes
+
+
+def error_bars(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]:
+    """Return means, and how far their intervals reach below and above them, 0 where there is none; `(2, estimates)`."""
+    ends = [(e.mean if e.low is None else e.low, e.mean, e.mean if e.high is None else e.high) for e in estimates]
+    low, mean, high = np.array(ends).T
+    return mean, np.stack([mean - low, high - mean])
 
 
 def png(figure: Figure) -> bytes:

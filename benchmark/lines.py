@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.networks.stack import Stack, averaged, in_turn, score_examples
-from zoo.statistics import Estimate, mean_interval
 
 Curves = Float[np.ndarray, "lines points"]
 Change = Callable[[Stack, tuple[Stack, Stack], Float[Tensor, " networks"]], Stack]
@@ -122,14 +121,14 @@ def _input_of(module: nn.Module, layer: str, x: Tensor) -> Tensor:
     return inputs[0]
 
 
-def mean_distances(distance: Float[np.ndarray, " lines"], parameters: int) -> dict[str, Estimate]:
-    """Return the means, with 95 % intervals, of distances d (`whole`) and of `d / sqrt(parameters)` (`per_parameter`).
+def on_scales(distance: Float[np.ndarray, " lines"], parameters: int) -> dict[str, Float[np.ndarray, " lines"]]:
+    """Return distances d (`whole`), and `d / sqrt(parameters)` (`per_parameter`).
 
     Arguments:
         distance: Distance between the two ends of each line.
         parameters: Number of trainable parameters of a network.
     """
-    return {"whole": mean_interval(distance), "per_parameter": mean_interval(distance / parameters**0.5)}
+    return {"whole": distance, "per_parameter": distance / parameters**0.5}
 
 
 def as_loss(name: str, curves: Curves) -> Curves:

@@ -4,18 +4,21 @@ In a table of the results, columns show which treatments make networks easier to
 them better.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from benchmark.evidence import evidence
 from metanets.evaluation import REFERENCES, Result, evaluate
 from metanets.identity import identify
 from metanets.inputs import READERS
-from metanets.metrics import METRICS
+from metanets.metrics import METRICS, metrics_of
 from metanets.models import MODELS
 from metanets.settings import Settings
 from metanets.tasks import Task
@@ -23,7 +26,7 @@ from metanets.training import begin, check_access, class_of
 from zoo.errors import TaskError
 from zoo.files import write_whole
 from zoo.progress import Progress, ignore
-from zoo.statistics import difference
+from zoo.statistics import Estimate, describe, difference, estimate
 from zoo.store.zoo import Zoo
 from zoo.training.workers import run_in_processes
 
@@ -76,17 +79,35 @@ ENTRIES = TypeAdapter(list[Entry])
 def read_entries(path: Path) -> list[Entry]:
     """Read a file of results; a file that does not exist has no entries.
 
+    Files of before estimates said what varies in them have only ends of intervals; these are computed again.
+
     Raises:
         TaskError: If the file holds something else.
     """
     if not path.exists():
         return []
     try:
-        return ENTRIES.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        values = json.loads(path.read_bytes())
+        for entry in values:
+            _renew(entry["result"])
+        return ENTRIES.validate_json(json.dumps(values))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise TaskError(
             f"{path}: no results of metanetworks ({str(error).splitlines()[0]}); name another file"
         ) from None
+
+
+def _renew(result: dict[str, Any]) -> None:
+    """Replace metrics of the form `[mean, low, high]`, on the scale that gives the mean of the first."""
+    first, before = next(iter(result["metrics"].items()))
+    if isinstance(before, dict):
+        return
+    for scale, change in (("linear", np.asarray), ("logarithmic", np.log)):
+        true, predicted = change(result["true"]), change(result["predicted"])
+        metrics = {name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()}
+        result |= {"metrics": {name: asdict(metric) for name, metric in metrics.items()}, "scale": scale}
+        if np.isclose(metrics[first].mean, before[0], rtol=0.01, atol=0.01):
+            return
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
@@ -134,7 +155,7 @@ LABELS: dict[str, Callable[[Result], str]] = {
 
 
 def tabulate(results: Sequence[Result], metric: str, rows: str = "model", columns: str = "treatment") -> str:
-    """Return a Markdown table of means with intervals.
+    """Return a Markdown table of means with intervals, and a line that says what varies within these.
 
     Arguments:
         results: Results to show.
@@ -144,7 +165,8 @@ def tabulate(results: Sequence[Result], metric: str, rows: str = "model", column
     """
     found = {(LABELS[rows](result), LABELS[columns](result)): result.metrics[metric] for result in results}
     heads, sides = list(dict.fromkeys(column for _, column in found)), list(dict.fromkeys(row for row, _ in found))
-    return markdown([["", *heads]] + [[side, *(str(found.get((side, head), "")) for head in heads)] for side in sides])
+    table = [["", *heads]] + [[side, *(str(found.get((side, head), "")) for head in heads)] for side in sides]
+    return with_note(table, list(found.values()))
 
 
 def tabulate_costs(results: Sequence[Result]) -> str:
@@ -161,12 +183,39 @@ def tabulate_differences(results: Sequence[Result], model: str, other: str) -> s
     """Return a Markdown table of the metrics of one model less those of another, on the same test networks."""
     found = {(result.model, result.treatment): result for result in results}
     treatments = [t for m, t in found if m == model and (other, t) in found]
-    rows = [[f"`{model}` less `{other}`", *treatments]]
-    for name, metric in METRICS.items():
-        both = [(found[model, t], found[other, t]) for t in treatments]
-        gains = [difference(metric, *(np.array(x) for x in (a.true, a.predicted, b.predicted))) for a, b in both]
-        rows.append([f"`{name}`", *map(str, gains)])
-    return markdown(rows)
+    gains = {name: [_gain(name, found[model, t], found[other, t]) for t in treatments] for name in METRICS}
+    rows = [[f"`{name}`", *map(str, of_metric)] for name, of_metric in gains.items()]
+    return with_note([[f"`{model}` less `{other}`", *treatments], *rows], [*chain(*gains.values())])
+
+
+def tabulate_gains(results: Sequence[Result], treatment: str, other: str) -> str:
+    """Return a Markdown table of each model's metrics under one treatment less those under another, on the same pairs.
+
+    Raises:
+        TaskError: If the two were tested on different pairs.
+    """
+    found = {(result.model, result.treatment): result for result in results}
+    models = [m for m, t in found if t == treatment and (m, other) in found]
+    gains = {m: [_gain(name, found[m, treatment], found[m, other]) for name in METRICS] for m in models}
+    rows = [[f"`{model}`", *map(str, of_model)] for model, of_model in gains.items()]
+    heads = [f"{treatment} less {other}", *(f"`{name}`" for name in METRICS)]
+    return with_note([heads, *rows], [*chain(*gains.values())])
+
+
+def _gain(metric: str, result: Result, other: Result) -> Estimate:
+    """Return the difference of a metric of two results on the same test pairs."""
+    if (result.pairs, len(result.true)) != (other.pairs, len(other.true)):
+        raise TaskError(
+            f"{other.model} on {other.task.name}: its test pairs are others than those on {result.task.name}"
+        )
+    (true, predicted), (other_true, others) = result.on_scale(), other.on_scale()
+    return difference(METRICS[metric], true, predicted, others, other_true)
+
+
+def with_note(rows: Sequence[Sequence[str]], estimates: Sequence[Estimate]) -> str:
+    """Return a Markdown table, and a line that says what varies within the brackets of its estimates."""
+    note = describe(estimates)
+    return f"{markdown(rows)}\n\n{note}" if note else markdown(rows)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -1,12 +1,10 @@
 """Measures the predictive distributions of networks, of ensembles and of posteriors."""
 
-import math
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from zoo.networks.stack import Stack
@@ -16,6 +14,8 @@ BINS = 15  # bins of confidence, as in Guo et al. 2017
 
 Probabilities = Float[Tensor, "networks examples classes"]
 Values = Float[np.ndarray, " networks"]
+Weights = Float[np.ndarray, "resamples examples"]
+Resampled = Float[np.ndarray, "resamples networks"]
 
 
 @runtime_checkable
@@ -52,13 +52,25 @@ def predict(
 
 
 def quality(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Values]:
-    """Return how well predictions p match the labels y.
+    """Return how well predictions p match the labels y; see `resampled_quality`."""
+    every = np.full((1, len(y)), 1 / len(y))
+    return {name: values[0] for name, values in resampled_quality(p, y, every).items()}
+
+
+def resampled_quality(p: Probabilities, y: Int[Tensor, " examples"], weights: Weights) -> dict[str, Resampled]:
+    """Return how well predictions p match the labels y, in each resample of the examples.
+
+    Arguments:
+        p: Predictions.
+        y: Labels.
+        weights: Weight of each example in each resample, such as `zoo.statistics.resample` returns.
 
     Returns:
         accuracy: Fraction of examples whose most probable class is the label.
         loss: Mean negative log-likelihood `-log p(y)`, in nats.
         calibration_error: Expected calibration error `sum_b |sum_(n in b) (confidence_n - correct_n)| / N`, with 15
-            bins b of confidence and `correct_n` 1 or 0.
+            bins b of confidence and `correct_n` 1 or 0. In a resample each bin keeps the sign of its sum, as the noise
+            of resampling would make all errors larger.
         brier: Mean of `sum over classes c of (p_c - [c = y])^2`, between 0 and 2.
 
     Source: Guo, Pleiss, Sun, Weinberger 2017, *On Calibration of Modern Neural Networks*,
@@ -69,29 +81,42 @@ def quality(p: Probabilities, y: Int[Tensor, " examples"]) -> dict[str, Values]:
     correct = (predicted == y).to(p.dtype)
     p_label = p.gather(-1, y.expand(len(p), -1)[..., None]).squeeze(-1)
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    gaps = p.new_zeros(len(p), BINS).scatter_add(1, bins, confidence - correct)
-    values = {
-        "accuracy": correct.mean(1),
-        "loss": -p_label.clamp(min=torch.finfo(p.dtype).tiny).log().mean(1),
-        "calibration_error": gaps.abs().sum(1) / len(y),
-        "brier": (p.square().sum(-1) - 2 * p_label + 1).mean(1),
+    gaps = confidence - correct
+    of_bins = p.new_zeros(len(p), BINS).scatter_add(1, bins, gaps)
+    each = {
+        "accuracy": correct,
+        "loss": -p_label.clamp(min=torch.finfo(p.dtype).tiny).log(),
+        "calibration_error": gaps * of_bins.sign().gather(1, bins),
+        "brier": p.square().sum(-1) - 2 * p_label + 1,
     }
-    return {name: value.cpu().numpy() for name, value in values.items()}
+    return {name: weights @ values.double().cpu().numpy().T for name, values in each.items()}
 
 
-def detection(inside: Probabilities, outside: Float[Tensor, "networks others classes"]) -> Values:
+def detection(
+    inside: Probabilities,
+    outside: Float[Tensor, "networks others classes"],
+    weights: Weights,
+    other_weights: Float[np.ndarray, "resamples others"],
+) -> Resampled:
     """Return the area under the ROC curve of separating examples of the data from others by confidence; .5 is chance.
+
+    It is the probability that an example of the data has more confidence than another one, plus half of the probability
+    that both have the same.
 
     Arguments:
         inside: Predictions on examples of the data.
         outside: Predictions on other examples.
+        weights: Weight of each example of the data in each resample, such as `zoo.statistics.resample` returns.
+        other_weights: Weight of each other example.
 
     Source: Hendrycks, Gimpel 2017, *A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
     Networks*, https://arxiv.org/abs/1610.02136.
     """
-    which = np.repeat([1, 0], [inside.shape[1], outside.shape[1]])
-    confidence = torch.cat([inside.amax(-1), outside.amax(-1)], 1).double().cpu().numpy()
-    return np.array([roc_auc_score(which, values) for values in confidence])
+    areas = []
+    for here, elsewhere in zip(inside.amax(-1).cpu().numpy(), outside.amax(-1).cpu().numpy(), strict=True):
+        above = (np.sign(here[:, None] - elsewhere) + 1) / 2  # (examples, others)
+        areas.append((weights @ above * other_weights).sum(1))
+    return np.stack(areas, 1)
 
 
 def predictive_divergence(p: Probabilities, q: Probabilities) -> Values:
@@ -101,14 +126,14 @@ def predictive_divergence(p: Probabilities, q: Probabilities) -> Values:
     return (gap.sum(-1).mean(-1) / 2).cpu().numpy()
 
 
-def disagreement(p: Probabilities) -> float:
-    """Return the fraction of examples on which two networks predict different classes, mean over all choices of two.
+def disagreement(p: Probabilities) -> Float[np.ndarray, " couples"]:
+    """Return the fraction of examples on which two networks predict different classes, for all choices of two.
+
+    The choices i < j are in the order of `numpy.triu_indices(networks, 1)`.
 
     Source: Fort, Hu, Lakshminarayanan 2019, *Deep Ensembles: A Loss Landscape Perspective*,
     https://arxiv.org/abs/1912.02757.
     """
     predicted = p.argmax(-1)
-    choices = math.comb(len(p), 2)
-    votes = torch.stack([(predicted == c).sum(0) for c in range(p.shape[-1])])
-    agreeing = (votes * (votes - 1) // 2).sum(0)
-    return float(1 - agreeing.double().mean() / choices)
+    i, j = torch.triu_indices(len(p), len(p), 1)
+    return (predicted[i] != predicted[j]).double().mean(1).cpu().numpy()

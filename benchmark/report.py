@@ -12,6 +12,7 @@ from benchmark.phenomena.mode_connectivity import draw as draw_lines
 from metanets.evaluation import Result
 from zoo.errors import extra
 from zoo.files import write_whole
+from zoo.statistics import describe
 from zoo.store.zoo import Zoo
 
 with extra("report"):
@@ -57,6 +58,7 @@ def write_report(
         connectivity={result.treatment: result for result in connectivity},
         figures={name: embed(figure) for name, figure in figures.items()},
         made=made,
+        describe=describe,
     )
     write_whole(path, page.encode())
     return path

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from zoo.errors import TaskError
 from zoo.networks.stack import stack_size
@@ -27,8 +28,9 @@ def trained(networks: Networks, least: int) -> Networks:
 def good(networks: Networks, least: int) -> Networks:
     """Return the networks that are worth connecting or merging.
 
-    These are all trained ones if they have the same hyperparameters, as replicas do; otherwise those whose train
-    accuracy is at least the median.
+    These are all trained ones if they have the same hyperparameters, as replicas do. Otherwise they are those of the
+    better half of the pairs, by the mean train accuracy of a pair's trained networks over the treatments of the zoo. So
+    the same pairs are chosen under every treatment.
 
     Arguments:
         networks: Networks of one treatment.
@@ -40,9 +42,17 @@ def good(networks: Networks, least: int) -> Networks:
     check_shared(networks, "activations")
     chosen = trained(networks, 0)
     if len(chosen) and any(np.ptp(values) > 0 for values in chosen.group("hyperparameter").values()):
-        accuracy = chosen["train_accuracy"]
+        accuracy = _mean_accuracy(chosen)
         chosen = chosen[accuracy >= np.median(accuracy)]
     return _enough(chosen, "good", least)
+
+
+def _mean_accuracy(networks: Networks) -> Float[np.ndarray, " networks"]:
+    """Return the mean train accuracy of each pair's trained networks over all treatments of the zoo."""
+    every = [Networks(networks.zoo, treatment, networks.pairs) for treatment in networks.zoo.treatments]
+    known = [networks, *(each for each in every if "train_accuracy" in each and each.treatment != networks.treatment)]
+    accuracies = [np.where(each["status"] == "trained", each["train_accuracy"], np.nan) for each in known]
+    return np.nanmean(accuracies, axis=0)
 
 
 def check_shared(networks: Networks, what: Literal["activations", "constants"]) -> None:

@@ -187,8 +187,11 @@ def tune(
 
 
 def _show(result: Any) -> None:
-    for name, (mean, low, high) in result.metrics.items():
-        typer.echo(f"{name:20}{mean:7.3f}  (95 % interval {low:.3f} to {high:.3f})")
+    from zoo.statistics import describe
+
+    for name, metric in result.metrics.items():
+        typer.echo(f"{name:20}{metric}")
+    typer.echo(describe(list(result.metrics.values())))
     if result.seconds:
         typer.echo(f"{result.parameters} parameters, {result.seconds['epoch']:.3g} s an epoch")
 

@@ -1,11 +1,11 @@
 """How well a metanetwork predicts: trained over several seeds, tested on networks that it never saw."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,11 +44,12 @@ class Result:
         seeds: Number of trainings.
         parameters: Number of parameters of the metanetwork.
         seconds: Duration of one training, validation included, and of each pass over its training networks (`epoch`).
-        metrics: By name, the mean over seeds with a 95 % interval over seeds and test networks.
+        metrics: Mean over trainings by name, see `zoo.statistics.estimate`.
         true: Target of each test network in its units, to 4 significant digits; or its class.
         predicted: Predictions of every seed likewise, `(seeds, networks)`, or probabilities of classes.
         settings: Settings of the training.
         pairs: Pair of each test network; results of before this was recorded have none.
+        scale: Scale of the target on which metrics are taken.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Result:
     predicted: list[Any]
     settings: Settings
     pairs: list[int] = field(default_factory=list)
+    scale: Literal["linear", "logarithmic"] = "linear"
 
     @property
     def treatment(self) -> str:
@@ -74,6 +76,11 @@ class Result:
         """Names of the treatments that it was tested on."""
         return "+".join(self.task.test_on)
 
+    def on_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return targets `(networks,)` and predictions `(trainings, networks)` on the scale of the metrics."""
+        arrays = np.array(self.true), np.array(self.predicted)
+        return arrays if self.scale == "linear" else (np.log(arrays[0]), np.log(arrays[1]))
+
     @property
     def score(self) -> Estimate:
         """Value of the task's metric."""
@@ -81,7 +88,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
-        metrics = {name: metric._asdict() for name, metric in self.metrics.items()}
+        metrics = {name: asdict(metric) for name, metric in self.metrics.items()}
         models = {name: getattr(self, name).model_dump(mode="json") for name in ("task", "data", "settings")}
         return vars(self) | {"metrics": metrics} | models
 
@@ -222,6 +229,7 @@ def _measure(
         seconds=dict(seconds),
         metrics={name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()},
         pairs=test.pairs.tolist(),
+        scale="linear" if test.column is None else test.column.scale,
         true=_short(to_units(true, test.column)),
         predicted=_short(to_units(predicted, test.column)),
         settings=settings or Settings(),

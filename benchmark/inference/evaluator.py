@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from benchmark.inference import langevin
@@ -21,16 +21,18 @@ from benchmark.predictive import (
     predictive_divergence,
     probabilities,
     quality,
+    resampled_quality,
 )
 from zoo.data import Data
 from zoo.seeds import rng_for, seed_for
-from zoo.statistics import Estimate, mean_interval
+from zoo.statistics import Estimate, Times, mean_interval, nested, over_couples, resample
 from zoo.store.networks import Networks
 
 Method = Literal["single", "ensemble", "low_rank", "quiet", "mean_field", "swag", "laplace", "langevin"]
 
 EXAMPLES = 2000  # test examples, at most
 SAMPLES = 25  # networks drawn from each posterior for its predictions
+HERE = " on these test examples"
 FEW = 5  # networks drawn from each posterior for its predictions at a checkpoint
 POINTS = 25  # points on the line between means, as between networks in `mode_connectivity`
 
@@ -46,20 +48,18 @@ class Bayesian:
             entries that W-Asymmetric networks of the zoo fix, which are trained as numbers; `swag`; `laplace`:
             linearised; `langevin`: a chain from each trained network, which comes nearest to the true posterior.
         networks: Numbers of the pairs that posteriors start from.
-        final: Means over posteriors with 95 % intervals, on the test split: what `benchmark.predictive.quality`
-            measures, and `detection` of test examples against those of another data set, or against the same examples
-            with their pixels permuted.
-        apart: How far apart posteriors are, means with 95 % intervals: `barrier` of the test loss between their means,
-            and `predictive_divergence`. For `single` networks it is their `disagreement`. Chains also have their
+        final: Means over posteriors on the test split: what `benchmark.predictive.quality` measures, and `detection` of
+            test examples against those of another data set, or against the same examples with their pixels permuted.
+            Posteriors and test examples vary in the intervals.
+        apart: How far apart posteriors are, means over all choices of two: `barrier` of the test loss between their
+            means, and `predictive_divergence`. For `single` networks it is their `disagreement`. Chains also have their
             `temperature`, and the median `rhat` of the log probabilities of test labels; both are close to 1 if the
             chains can be trusted.
         steps: Steps of training after which there is a checkpoint, `(checkpoints,)`.
         curves: Values at checkpoints, `(networks, checkpoints)`: `expected_loss`, `divergence` and `bound`, means since
             the last checkpoint in nats per example; `test_loss` and `test_accuracy` from few draws.
-        steps_needed: Mean number of steps to the goal: ELBO + initial divergence >= -`GOAL` nats per example, where the
-            ELBO is a running mean over the steps from one checkpoint to the next. Posteriors that never reach the goal
-            count with all steps of the training.
-        succeeded: Number of posteriors that reach the goal.
+        steps_needed: Number of steps to the goal: ELBO + initial divergence >= -`GOAL` nats per example, where the ELBO
+            is a running mean over the steps from one checkpoint to the next.
         zoo: Name and digest of the zoo's recipe.
     """
 
@@ -71,8 +71,7 @@ class Bayesian:
     zoo: dict[str, str]
     steps: list[int] = field(default_factory=list)
     curves: dict[str, Float[np.ndarray, "networks checkpoints"]] = field(default_factory=dict)
-    steps_needed: Estimate | None = None
-    succeeded: int | None = None
+    steps_needed: Times | None = None
 
     def headline(self) -> str:
         """State test loss and accuracy."""
@@ -131,9 +130,10 @@ class Evaluator:
             means: Mean of each posterior.
         """
         inside, outside = self.predict(posterior)
-        a, b = (self.networks.treated.stack(rows) for rows in (means[:-1], means[1:]))
+        a, b = (self.networks.treated.stack(rows) for rows in of_couples(means))
         curves = measure_lines(a, b, self.data, POINTS, splits=["test"])["test_loss"]
-        apart = {"barrier": barrier(curves), "predictive_divergence": predictive_divergence(inside[:-1], inside[1:])}
+        values = {"barrier": barrier(curves), "predictive_divergence": predictive_divergence(*of_couples(inside))}
+        apart = {name: over_couples(couples.astype(float), f"posteriors{HERE}") for name, couples in values.items()}
         return self._finding(method, inside, outside, apart)
 
     def evaluate_linearised(self, posterior: Laplace) -> Bayesian:
@@ -148,10 +148,11 @@ class Evaluator:
         stacks = [self.networks.treated.stack(rows) for rows in posterior.kept]
         logarithms = torch.stack([stack.logits(self.inputs[0]).log_softmax(-1) for stack in stacks])  # (K, draws, N, C)
         log_labels = logarithms.gather(-1, self.labels.expand(*logarithms.shape[:2], -1)[..., None]).squeeze(-1)
+        divergence = predictive_divergence(*of_couples(inside))
         apart = {
-            "predictive_divergence": predictive_divergence(inside[:-1], inside[1:]),
-            "temperature": posterior.temperature.numpy(),
-            "rhat": np.median(langevin.split_rhat(log_labels.numpy()), keepdims=True),
+            "predictive_divergence": over_couples(divergence.astype(float), f"chains{HERE}"),
+            "temperature": mean_interval(posterior.temperature.double().numpy(), "chains"),
+            "rhat": mean_interval(np.median(langevin.split_rhat(log_labels.numpy()), keepdims=True), "sets of chains"),
         }
         return self._finding("langevin", inside, outside, apart)
 
@@ -160,10 +161,10 @@ class Evaluator:
         stack, size = networks.stack(), len(self.networks)
         inside, outside = (probabilities(stack, x) for x in self.inputs)
         groups, others = (p[: len(p) // size * size].unflatten(0, (-1, size)) for p in (inside, outside))
-        apart = {"disagreement": np.array([disagreement(group) for group in groups])}
+        apart = {"disagreement": over_couples(disagreement(inside), f"networks{HERE}")}
         return [
-            self._finding("single", inside, outside, apart),
-            self._finding("ensemble", groups.mean(1), others.mean(1)),
+            self._finding("single", inside, outside, apart, varies="networks"),
+            self._finding("ensemble", groups.mean(1), others.mean(1), varies="ensembles"),
         ]
 
     def _finding(
@@ -171,15 +172,28 @@ class Evaluator:
         method: Method,
         inside: Probabilities,
         outside: Float[Tensor, "networks others classes"],
-        apart: dict[str, Float[np.ndarray, " values"]] | None = None,
+        apart: dict[str, Estimate] | None = None,
+        varies: str = "posteriors",
     ) -> Bayesian:
         """Return the finding about predictions for the test examples and for others."""
-        final = quality(inside, self.labels) | {"detection": detection(inside, outside)}
+        weights = resample(len(self.labels))
+        permuted = self.data.outside is None  # the same examples, which are resampled together
+        other_weights = weights if permuted else resample(outside.shape[1], 1)
+        final = resampled_quality(inside, self.labels, weights)
+        final["detection"] = detection(inside, outside, weights, other_weights)
         return Bayesian(
             treatment=self.networks.treatment,
             method=method,
             networks=self.networks.pairs.tolist(),
-            final={name: mean_interval(values.astype(float)) for name, values in final.items()},
-            apart={name: mean_interval(values.astype(float)) for name, values in (apart or {}).items()},
+            final={
+                name: nested(values, len(self.labels), f"{varies} and test examples") for name, values in final.items()
+            },
+            apart=apart or {},
             zoo=self.networks.zoo.origin,
         )
+
+
+def of_couples(values: Shaped[Tensor, "posteriors ..."]) -> tuple[Tensor, Tensor]:
+    """Return what belongs to the first, and to the second, of all choices of two posteriors."""
+    first, second = torch.triu_indices(len(values), len(values), 1)
+    return values[first], values[second]

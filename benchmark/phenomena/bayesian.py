@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from benchmark.figures import Figure, panels
+from benchmark.figures import Figure, error_bars, panels
 from benchmark.inference import langevin, laplace, swag, variational
 from benchmark.inference.evaluator import Bayesian, Evaluator, Method
 from benchmark.inference.gaussian import Variational
@@ -25,7 +25,7 @@ from benchmark.selection import check_shared, trained
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.progress import Log, Progress, ignore
-from zoo.statistics import mean_interval
+from zoo.statistics import Times
 from zoo.store.networks import Networks
 
 Choice = tuple[variational.Settings, Bool[Tensor, " parameters"] | None]
@@ -85,8 +85,7 @@ def draw(findings: Sequence[Bayesian]) -> Figure:
             ax.plot(finding.steps, finding.curves["expected_loss"].mean(0), color=f"C{number}", label=finding.treatment)
             ax.set_xlabel("steps")
         loss, place = finding.final["loss"], methods.index(finding.method) + 0.1 * number
-        spread = [[loss.mean - loss.low], [loss.high - loss.mean]]
-        axes[0, -1].errorbar(place, loss.mean, spread, color=f"C{number}", marker=".")
+        axes[0, -1].errorbar(place, *error_bars([loss]), color=f"C{number}", marker=".")
     axes[0, 0].set_yscale("log")
     axes[0, 0].set_ylabel("expected loss, nats")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
@@ -151,8 +150,7 @@ def train_posteriors(
         evaluator.evaluate(method, posterior, posterior.rows),
         steps=list(range(every, whole + 1, every)),
         curves=curves,
-        steps_needed=mean_interval(np.nan_to_num(needed, nan=settings.steps)),
-        succeeded=int(np.isfinite(needed).sum()),
+        steps_needed=Times([None if np.isnan(n) else float(n) for n in needed], settings.steps, "posteriors"),
     )
 
 

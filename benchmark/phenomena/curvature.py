@@ -42,7 +42,7 @@ class Curvature:
         eigenvalues: The largest eigenvalues of each network, the largest first, `(networks, LARGEST)`.
         trace: Hutchinson's estimate for each network, `(networks,)`.
         trace_error: Its standard error, `(networks,)`.
-        means: Means over networks with 95 % intervals, of the largest eigenvalue and of the trace.
+        means: Means over networks, of the largest eigenvalue and of the trace.
         zoo: Name and digest of the zoo's recipe.
     """
 

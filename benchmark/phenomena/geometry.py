@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmark.alignment import is_permutable, permute_checked, weight_matching
 from benchmark.figures import Figure, panels
-from benchmark.lines import mean_distances
+from benchmark.lines import on_scales
 from benchmark.selection import trained
 from zoo.data import Data
 from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
-from zoo.statistics import Estimate, mean_interval
+from zoo.statistics import Estimate, over_couples
 from zoo.store.networks import Networks
 
 NETWORKS = 64  # networks per treatment, at most; digits-mlp-replicas has as many
@@ -34,9 +34,9 @@ class Geometry:
         treatment: Name of the networks' treatment.
         aligned: Whether the units of all networks were permuted to match those of the first.
         networks: Numbers of their pairs, `(networks,)`.
-        distance: Distance between two networks, as the mean over networks of the mean to all others, with its 95 %
-            interval: `whole`, and `per_parameter`, divided by the square root of the number of trainable parameters.
-        cosine: Cosine of the angle between the trainable entries of two networks, averaged in the same way.
+        distance: Mean distance over all choices of two networks: `whole`, and `per_parameter`, divided by the square
+            root of the number of trainable parameters.
+        cosine: Mean cosine of the angle between the trainable entries of two networks, over the same choices.
         spectrum: Variances v along the principal components, the largest first, as fractions of their sum.
         dimension: Participation ratio `(sum v)^2 / sum v^2`.
         components: Number of principal components that hold a fraction of the variance, by fraction.
@@ -83,16 +83,15 @@ def measure(
     findings = []
     for aligned, chosen in stacks.items():
         rows = chosen.rows[:, networks.mask].double()
-        distance = mean_to_others(torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist"))
-        directions = rows / rows.norm(dim=1, keepdim=True)
+        distances = on_scales(torch.pdist(rows).numpy(), rows.shape[1])
         spectrum = principal_variances(rows)
         findings.append(
             Geometry(
                 treatment=networks.treatment,
                 aligned=aligned,
                 networks=networks.pairs.tolist(),
-                distance=mean_distances(distance, rows.shape[1]),
-                cosine=mean_interval(mean_to_others(directions @ directions.T)),
+                distance={name: over_couples(values) for name, values in distances.items()},
+                cosine=over_couples(cosines(rows)),
                 spectrum=spectrum,
                 dimension=float(1 / np.square(spectrum).sum()),
                 components={str(part): int((spectrum.cumsum() < part).sum()) + 1 for part in FRACTIONS},
@@ -117,10 +116,10 @@ def draw(findings: Sequence[Geometry]) -> Figure:
     return figure
 
 
-def mean_to_others(between: Float[Tensor, "networks networks"]) -> Float[np.ndarray, " networks"]:
-    """Return for each network i the mean of `between[i, j]` over all other networks j."""
-    others = ~torch.eye(len(between), dtype=torch.bool)
-    return between[others].view(len(between), -1).mean(1).numpy()
+def cosines(rows: Float[Tensor, "networks parameters"]) -> Float[np.ndarray, " couples"]:
+    """Return the cosine of the angle between every two rows i < j, in the order of `torch.pdist`."""
+    directions = rows / rows.norm(dim=1, keepdim=True)
+    return (directions @ directions.T)[tuple(torch.triu_indices(len(rows), len(rows), 1))].numpy()
 
 
 def principal_variances(rows: Float[Tensor, "networks parameters"]) -> Float[np.ndarray, " components"]:

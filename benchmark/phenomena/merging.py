@@ -14,17 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmark.alignment import is_permutable, merge_many, permute_checked
-from benchmark.figures import Figure, panels
-from benchmark.predictive import probabilities, quality
+from benchmark.figures import Figure, error_bars, panels
+from benchmark.predictive import Resampled, Weights, probabilities, resampled_quality
 from benchmark.selection import good, portions
 from zoo.data import Data
 from zoo.networks.stack import Stack
 from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
-from zoo.statistics import Estimate, mean_interval
+from zoo.statistics import Estimate, nested, resample
 from zoo.store.networks import Networks
 
 SIZES = (2, 4, 8, 16)  # numbers of networks in a group
+VARIES = "groups and test examples"
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Merging:
         treatment: Name of the networks' treatment.
         size: Number of networks that are merged into one.
         groups: Numbers of the pairs of each group, `(groups, size)`.
-        ways: What `benchmark.predictive.quality` measures on the test split for each way to merge, means over groups
-            with 95 % intervals. `mean`: mean of the unchanged weights (the uniform soup); `aligned_mean`: mean of the
-            weights with the units of all networks in one order, see `merge_many`; `greedy_soup`: mean of the network
-            with the least train loss and, in the order of train loss, of every other that does not raise the train loss
-            of the mean. For comparison, `single`: mean over networks; `best`: network with the least train loss;
-            `ensemble`: mean of the probabilities of all networks.
+        ways: What `benchmark.predictive.quality` measures on the test split for each way to merge, means over groups.
+            Groups and test examples vary in the intervals. `mean`: mean of the unchanged weights (the uniform soup);
+            `aligned_mean`: mean of the weights with the units of all networks in one order, see `merge_many`;
+            `greedy_soup`: mean of the network with the least train loss and, in the order of train loss, of every other
+            that does not raise the train loss of the mean. For comparison, `single`: mean over networks; `best`: the
+            network with the least train loss; `ensemble`: mean of the probabilities of all networks.
         zoo: Name and digest of the zoo's recipe.
     """
 
@@ -73,15 +74,19 @@ def measure(
     """
     networks, findings = good(networks, 2 * min(sizes)), []
     alignable = is_permutable(networks[:2].stack(), data.train_x)
+    weights = resample(len(data.test_y))
     for size in (size for size in sizes if len(networks) >= 2 * size):
         grouped = networks[: len(networks) // size * size]
         parts = []
         for portion in portions(grouped, data.train_x.device, group=size, load=size):
-            parts.append(_measure_groups(portion.stack(), size, data, seed if alignable else None))
+            parts.append(_measure_groups(portion.stack(), size, data, weights, seed if alignable else None))
             progress(len(portion))
         ways = {
-            way: {name: mean_interval(np.concatenate([part[way][name] for part in parts])) for name in parts[0][way]}
-            for way in parts[0]
+            way: {
+                name: nested(np.concatenate([part[way][name] for part in parts], 1), len(data.test_y), VARIES)
+                for name in measures
+            }
+            for way, measures in parts[0].items()
         }
         groups = grouped.pairs.reshape(-1, size).tolist()
         findings.append(Merging(networks.treatment, size, groups, ways, networks.zoo.origin))
@@ -96,8 +101,8 @@ def draw(findings: Sequence[Merging]) -> Figure:
         by_size = [finding for finding in findings if finding.treatment == treatment]
         sizes = [finding.size for finding in by_size]
         for way in by_size[0].ways:
-            mean, low, high = (100 * np.array([f.ways[way]["accuracy"][part] for f in by_size]) for part in range(3))
-            ax.errorbar(sizes, mean, [mean - low, high - mean], label=way, marker=".", linewidth=1)
+            means, bars = error_bars([finding.ways[way]["accuracy"] for finding in by_size])
+            ax.errorbar(sizes, 100 * means, 100 * bars, label=way, marker=".", linewidth=1)
         ax.set_xscale("log", base=2)
         ax.set_xlabel("networks")
     axes[0, 0].set_ylabel("test accuracy, %")
@@ -107,8 +112,8 @@ def draw(findings: Sequence[Merging]) -> Figure:
 
 @torch.no_grad()
 def _measure_groups(
-    stack: Stack, size: int, data: Data, seed: int | None
-) -> dict[str, dict[str, Float[np.ndarray, " groups"]]]:
+    stack: Stack, size: int, data: Data, weights: Weights, seed: int | None
+) -> dict[str, dict[str, Resampled]]:
     """Return the measures of each way to merge for each group of consecutive networks; `aligned_mean` needs a seed."""
     train_loss = stack.evaluate(data.train_x, data.train_y).loss.view(-1, size)
     merged = {"mean": mean_of(stack, size), "greedy_soup": greedy_soup(stack, size, train_loss, data)}
@@ -118,9 +123,10 @@ def _measure_groups(
     predicted = {way: probabilities(network, data.test_x) for way, network in merged.items()}
     predicted["best"] = p[torch.arange(len(p)), train_loss.argmin(1)]
     predicted["ensemble"] = p.mean(1)
-    measured = {way: quality(predictions, data.test_y) for way, predictions in predicted.items()}
-    single = quality(p.flatten(0, 1), data.test_y)
-    return measured | {"single": {name: values.reshape(-1, size).mean(1) for name, values in single.items()}}
+    measured = {way: resampled_quality(p_of_way, data.test_y, weights) for way, p_of_way in predicted.items()}
+    single = resampled_quality(p.flatten(0, 1), data.test_y, weights)
+    means = {name: values.reshape(len(weights), -1, size).mean(2) for name, values in single.items()}
+    return measured | {"single": means}
 
 
 def mean_of(stack: Stack, size: int) -> Stack:

@@ -16,7 +16,7 @@ import torch
 
 from benchmark.alignment import activation_matching, is_permutable, permute_checked, weight_matching
 from benchmark.figures import Figure, panels
-from benchmark.lines import Curves, as_loss, barrier, excess, mean_distances, measure_lines
+from benchmark.lines import Curves, as_loss, barrier, excess, measure_lines, on_scales
 from benchmark.repair import norms_of, repair
 from benchmark.selection import good, portions
 from zoo.data import Data
@@ -29,6 +29,7 @@ from zoo.store.networks import Networks
 Variant = Literal["naive", "weights", "activations", "repaired"]
 VARIANTS: tuple[Variant, ...] = ("naive", "weights", "activations", "repaired")
 LINES = 50  # lines per treatment, at most
+VARIES = "lines on these examples"
 POINTS = 25  # on a line; odd, so that the middle is one of them
 EXAMPLES = 512  # training examples on which units are compared and norms are set
 RESTARTS = 3  # starts of weight matching, of which the best is used
@@ -129,14 +130,16 @@ def measure_variant(
         distances.append((b.rows - a.rows).norm(dim=1))
         progress(len(a))
     curves = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    costs = {name: as_loss(name, values) for name, values in curves.items()}
+    distance = torch.cat(distances).double().numpy()
     return ModeConnectivity(
         treatment=networks.treatment,
         variant=variant,
         couples=list(zip(networks.pairs[::2].tolist(), networks.pairs[1::2].tolist(), strict=True)),
         curves=curves,
-        barriers={name: mean_interval(barrier(as_loss(name, c))) for name, c in curves.items()},
-        midpoints={name: mean_interval(excess(as_loss(name, c))[:, points // 2]) for name, c in curves.items()},
-        distance=mean_distances(torch.cat(distances).numpy(), int(networks.mask.sum())),
+        barriers={name: mean_interval(barrier(c), VARIES) for name, c in costs.items()},
+        midpoints={name: mean_interval(excess(c)[:, points // 2], VARIES) for name, c in costs.items()},
+        distance={name: mean_interval(d, "lines") for name, d in on_scales(distance, int(networks.mask.sum())).items()},
         zoo=networks.zoo.origin,
     )
 

@@ -18,7 +18,7 @@ from benchmark.selection import portions, trained
 from metanets.metrics import kendall_tau
 from zoo.data import Data
 from zoo.progress import Progress, ignore
-from zoo.statistics import Estimate, mean_interval
+from zoo.statistics import Estimate, mean_interval, proportion
 from zoo.store.networks import Networks
 
 POINTS = 25  # on a line, as between networks in `mode_connectivity`
@@ -32,7 +32,7 @@ class MonotonicInterpolation:
         treatment: Name of the networks' treatment.
         networks: Numbers of their pairs, `(networks,)`.
         train_loss: Mean cross-entropy on each network's line, `(networks, points)`, in nats.
-        measures: Mean over networks with its 95 % interval, for each of `MEASURES`.
+        measures: Mean over networks, for each of `MEASURES`; of `monotone` the number of networks.
         against: Kendall's tau between each measure and each hyperparameter that differs between the networks.
         zoo: Name and digest of the zoo's recipe.
     """
@@ -46,8 +46,7 @@ class MonotonicInterpolation:
 
     def headline(self) -> str:
         """State on how many lines the loss falls all the way."""
-        increase, monotone = self.measures["largest_increase"].mean, self.measures["monotone"].mean
-        return f"monotone {100 * monotone:.1f} %, largest increase {increase:.4f} of {len(self.networks)} networks"
+        return f"monotone {self.measures['monotone']}, largest increase {self.measures['largest_increase']}"
 
 
 def largest_increase(curves: Curves) -> Float[np.ndarray, " lines"]:
@@ -107,7 +106,10 @@ def measure(
             treatment=networks.treatment,
             networks=networks.pairs.tolist(),
             train_loss=curves,
-            measures={name: mean_interval(values) for name, values in measured.items()},
+            measures={
+                name: proportion(values == 1) if name == "monotone" else mean_interval(values)
+                for name, values in measured.items()
+            },
             against={
                 name: {other: kendall_tau(values, others) for other, others in varied.items()}
                 for name, values in measured.items()

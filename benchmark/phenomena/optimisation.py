@@ -22,6 +22,7 @@ from zoo.statistics import Estimate, mean_interval
 from zoo.store.networks import Networks
 
 GOALS = (0.5, 0.7, 0.9, 0.95)  # train accuracies
+VARIES = "networks on these examples"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Optimisation:
         networks: Number of networks of the treatment in the zoo, those that diverged included.
         diverged: Number of networks that diverged.
         reached: How long all these networks take to reach each of `GOALS`.
-        final: Means with 95 % intervals, over trained networks, of their last accuracies and losses and of the gaps
+        final: Means over trained networks of their last accuracies and losses and of the gaps
             `accuracy_gap`, train less test accuracy, and `loss_gap`, test less train loss.
         zoo: Name and digest of the zoo's recipe.
     """
@@ -97,7 +98,7 @@ def measure(networks: Networks, data: Data | None = None, *, progress: Progress 
             networks=len(every),
             diverged=int((every["status"] != "trained").sum()),
             reached=[reached(curves, goal) for goal in GOALS],
-            final={name: mean_interval(values.astype(float)) for name, values in (metrics | gaps).items()},
+            final={name: mean_interval(values.astype(float), VARIES) for name, values in (metrics | gaps).items()},
             zoo=networks.zoo.origin,
         )
     ]

@@ -1,13 +1,16 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark import docs
 from benchmark.docs import fill
-from benchmark.metanetworks import ENTRIES, Entry, tabulate, tabulate_costs, tabulate_differences
+from benchmark.metanetworks import ENTRIES, Entry, tabulate, tabulate_costs, tabulate_differences, tabulate_gains
 from tests.benchmark.test_report import some_result
 from zoo.errors import TaskError
+from zoo.statistics import mean_interval, paired
 
 PAGES = sorted(path for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
 RESULTS = [some_result(*place, rank) for rank, place in enumerate([("mlp", "a"), ("mlp", "b"), ("gmn", "a")])]
@@ -27,6 +30,7 @@ def results(tmp_path, monkeypatch, request):
         ("rmse model_treatment networks", tabulate(RESULTS, "rmse", "model_treatment", "networks")),
         ("costs", tabulate_costs(RESULTS)),
         ("gmn less mlp", tabulate_differences(RESULTS, "gmn", "mlp")),
+        ("b less a", tabulate_gains(RESULTS, "b", "a")),
     ],
 )
 def test_a_table_takes_the_place_of_the_one_before_and_nothing_else_changes(words, table):
@@ -44,28 +48,56 @@ def test_files_that_are_joined_give_one_table(tmp_path):
 
 
 def test_a_phenomenon_is_a_table_of_treatments(tmp_path):
+    rng = np.random.default_rng(0)
+    estimates = {mean: mean_interval(mean + 0.1 * rng.standard_normal(4)) for mean in (0.25, 0.5, 0.75)}
     findings = [
-        {"treatment": treatment, "variant": variant, "height": {"mean": mean, "low": 0, "high": 1}, "steps": [{"n": 3}]}
+        {
+            "treatment": treatment,
+            "variant": variant,
+            "networks": [0, 1, 2, 3],
+            "height": asdict(estimates[mean]),
+            "steps": [{"n": 3}],
+        }
         for treatment, variant, mean in (("a", "x", 0.5), ("a", "y", 0.25), ("b", "x", 0.75))
     ]
     findings.append({"treatment": "b", "variant": "z", "height": None})
+    findings[0]["steps_needed"] = {"values": [3.0, None], "limit": 9, "varies": "posteriors"}
     (tmp_path / "zoo").mkdir()
     (tmp_path / "zoo" / "some.json").write_text(json.dumps({"made": {}, "some": findings}))
-    filled = fill("<!-- zoo/some.json height by variant -->\n<!-- zoo/some.json variant=x height steps.0.n -->\n")
+    asked = ("height by variant", "variant=x height steps.0.n", "steps_needed by variant", "height by variant less b")
+    filled = fill("".join(f"<!-- zoo/some.json {words} -->\n" for words in asked))
+    brackets = ["", "Brackets: 95 % intervals over 4 networks (t)."]
     assert filled.splitlines() == [
         "<!-- zoo/some.json height by variant -->",
         "|  | variant x | variant y |",
         "|---|---|---|",
-        "| a | 0.500 [0.000, 1.000] | 0.250 [0.000, 1.000] |",
-        "| b | 0.750 [0.000, 1.000] |  |",
+        f"| a | {estimates[0.5]} | {estimates[0.25]} |",
+        f"| b | {estimates[0.75]} |  |",
+        *brackets,
         "<!-- zoo/some.json variant=x height steps.0.n -->",
         "|  | height | steps.0.n |",
         "|---|---|---|",
-        "| a | 0.500 [0.000, 1.000] | 3 |",
-        "| b | 0.750 [0.000, 1.000] | 3 |",
+        f"| a | {estimates[0.5]} | 3 |",
+        f"| b | {estimates[0.75]} | 3 |",
+        *brackets,
+        "<!-- zoo/some.json steps_needed by variant -->",
+        "|  | variant x |",
+        "|---|---|",
+        "| a | 1 of 2 within 9 steps |",
+        "| b |  |",
+        "<!-- zoo/some.json height by variant less b -->",
+        "|  | variant x |",
+        "|---|---|",
+        f"| a less b | {paired(estimates[0.5], estimates[0.75])} |",
+        *brackets,
     ]
+    assert fill(filled + "\n") == filled + "\n"
     with pytest.raises(TaskError, match=r"some\.json: depth: no finding has it"):
         fill("<!-- zoo/some.json depth -->\n")
+    findings[2]["networks"] = [0, 1, 2, 4]
+    (tmp_path / "zoo" / "some.json").write_text(json.dumps({"made": {}, "some": findings}))
+    with pytest.raises(TaskError, match=r"some\.json: b: its networks are others than those of a treatment before"):
+        fill("<!-- zoo/some.json height less a -->\n")
 
 
 def test_a_page_of_results_that_are_not_there_is_one_clear_error():

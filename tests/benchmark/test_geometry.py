@@ -4,10 +4,11 @@ import torch
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
-from benchmark.phenomena.geometry import mean_to_others, measure, principal_variances
+from benchmark.phenomena.geometry import measure, principal_variances
 from tests.benchmark.conftest import TREATMENTS
 from zoo.errors import TaskError
 from zoo.seeds import rng_for
+from zoo.statistics import over_couples
 from zoo.store.networks import Networks
 
 
@@ -19,6 +20,8 @@ def test_distances_angles_and_components_are_those_of_scipy_and_scikit_learn(rep
     assert found.distance["whole"].mean == pytest.approx(pdist(rows).mean())
     assert found.distance["per_parameter"].mean == pytest.approx(pdist(rows).mean() / np.sqrt(int(trainable.sum())))
     assert found.cosine.mean == pytest.approx(1 - pdist(rows, "cosine").mean())
+    expected = over_couples(pdist(rows))
+    assert (found.distance["whole"].low, found.distance["whole"].high) == pytest.approx((expected.low, expected.high))
     fractions = PCA().fit(rows).explained_variance_ratio_[:8]
     assert np.allclose(found.spectrum, fractions)
     assert found.dimension == pytest.approx(1 / (fractions**2).sum())
@@ -52,11 +55,6 @@ def test_the_dimension_of_equal_variances_is_their_number():
     spectrum = principal_variances(rows)
     assert np.allclose(spectrum, 0.25)
     assert 1 / np.square(spectrum).sum() == pytest.approx(4)
-
-
-def test_the_mean_to_others_leaves_out_the_network_itself():
-    between = torch.tensor([[9.0, 1.0, 3.0], [1.0, 9.0, 5.0], [3.0, 5.0, 9.0]])
-    assert mean_to_others(between).tolist() == [2, 3, 4]
 
 
 def test_three_networks_are_the_least(replicas, data):

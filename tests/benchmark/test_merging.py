@@ -67,7 +67,10 @@ def test_portions_change_nothing(replicas, data, monkeypatch):
     assert portions == [4, 4]
     for way in ("mean", "greedy_soup", *REFERENCES):
         for name, estimate in whole.ways[way].items():
-            assert parts.ways[way][name] == pytest.approx(estimate, abs=1e-4)
+            found = parts.ways[way][name]
+            assert (found.low, found.mean, found.high) == pytest.approx(
+                (estimate.low, estimate.mean, estimate.high), abs=1e-4
+            )
 
 
 def test_sizes_of_which_there_are_two_groups_are_merged(replicas, data):

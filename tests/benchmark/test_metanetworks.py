@@ -13,6 +13,7 @@ from benchmark.metanetworks import (
     tabulate,
     tabulate_costs,
     tabulate_differences,
+    tabulate_gains,
 )
 from metanets import metrics
 from metanets.evaluation import evaluate
@@ -22,6 +23,7 @@ from metanets.tasks import Task
 from tests.benchmark.test_report import some_result
 from zoo import statistics
 from zoo.errors import TaskError
+from zoo.statistics import Estimate
 
 FEW = Settings(epochs=3, batch_size=32)
 
@@ -105,7 +107,8 @@ def test_a_file_of_something_else_is_one_clear_error_and_stays(tmp_path, planted
 
 
 def cells(table):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_tables_have_a_row_for_each_model_and_a_column_for_each_treatment():
@@ -129,6 +132,35 @@ def test_a_table_of_differences_compares_predictions_of_the_same_networks():
     assert float(rows[0][1].split()[0]) > 0
 
 
+def test_a_table_of_two_treatments_compares_the_same_pairs():
+    better, worse = some_result("mlp", "a", 0), some_result("mlp", "b", 9)
+    head, _, *rows = cells(tabulate_gains([better, worse, some_result("gmn", "a", 0)], "a", "b"))
+    assert head == ["a less b", *(f"`{name}`" for name in metrics.METRICS)]
+    true, predicted, other = (np.array(x) for x in (better.true, better.predicted, worse.predicted))
+    assert rows == [
+        ["`mlp`", *(str(statistics.difference(m, true, predicted, other)) for m in metrics.METRICS.values())]
+    ]
+    with pytest.raises(TaskError, match="its test pairs are others"):
+        tabulate_gains([replace(better, pairs=list(range(12))), worse], "a", "b")
+
+
+@pytest.mark.parametrize("target", ["test_accuracy", "learning_rate"])
+def test_results_of_before_estimates_said_what_varies_are_computed_again_on_their_scale(planted_zoo, tmp_path, target):
+    path, task = tmp_path / "results.json", Task(recipe=planted_zoo.name, learn_from=("standard",), target=target)
+    (entry,) = run_jobs([EvaluationJob(planted_zoo, task, "linear", 3)], path)
+    values = json.loads(path.read_bytes())
+    values[0]["result"]["metrics"] = {name: [m.mean, 0.0, 0.0] for name, m in entry.result.metrics.items()}
+    del values[0]["result"]["scale"]
+    path.write_text(json.dumps(values))
+    (again,) = read_entries(path)
+    assert again.result.scale == entry.result.scale == ("linear" if target == "test_accuracy" else "logarithmic")
+    for name, metric in entry.result.metrics.items():
+        renewed = again.result.metrics[name]
+        assert (renewed.mean, renewed.low, renewed.high) == pytest.approx(
+            (metric.mean, metric.low, metric.high), abs=1e-2
+        )
+
+
 def test_the_command_adds_what_a_file_lacks_and_prints_tables(asymzoo, planted_zoo, tmp_path):
     out = tmp_path / "results.json"
     options = ("--models", "mean,linear,scale_gmn", "--seeds", 1, "--workers", 1, "--out", out)
@@ -142,7 +174,7 @@ def test_the_command_adds_what_a_file_lacks_and_prints_tables(asymzoo, planted_z
     assert [(r["model"], *r["task"]["learn_from"]) for r in results] == [
         (model, treatment) for model in ("mean", "linear") for treatment in planted_zoo.treatments
     ]
-    assert f"{results[2]['metrics']['r2'][0]:.3f}".replace("-", "−") in output
+    assert str(Estimate(**results[2]["metrics"]["r2"])) in output
     before = out.read_bytes()
     assert asymzoo("benchmark", "metanetworks", planted_zoo.folder, *options)[0] == 0
     assert out.read_bytes() == before

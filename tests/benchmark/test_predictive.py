@@ -7,7 +7,15 @@ from scipy.stats import mannwhitneyu
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 
-from benchmark.predictive import detection, disagreement, predict, predictive_divergence, probabilities, quality
+from benchmark.predictive import (
+    detection,
+    disagreement,
+    predict,
+    predictive_divergence,
+    probabilities,
+    quality,
+    resampled_quality,
+)
 from tests.scenarios import NETWORKS, some_thetas, treat
 
 
@@ -43,6 +51,18 @@ def test_measures_are_those_of_pytorch_and_of_bins_one_by_one():
             assert found[name][k] == pytest.approx(value)
 
 
+def test_measures_of_a_resample_are_those_of_the_examples_that_are_drawn():
+    p, y = some_probabilities(), torch.randint(5, (400,), generator=torch.Generator().manual_seed(0))
+    counts = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), 50)
+    found = resampled_quality(p, y, counts / 400)
+    drawn = torch.from_numpy(np.arange(400).repeat(counts[7]))
+    for name, values in quality(p[:, drawn], y[drawn]).items():
+        assert found[name].shape == (50, 3)
+        assert found[name][7] == pytest.approx(values, rel=0.15 if name == "calibration_error" else 1e-9)
+    error = quality(p, y)["calibration_error"]
+    assert found["calibration_error"].mean(0) == pytest.approx(error, rel=0.05)  # noise does not make it larger
+
+
 def test_sure_and_wrong_is_an_error_of_one_and_sure_and_right_of_none():
     p = torch.eye(3).expand(2, 3, 3)
     assert quality(p, torch.arange(3))["calibration_error"].tolist() == [0, 0]
@@ -55,10 +75,14 @@ def test_sure_and_wrong_is_an_error_of_one_and_sure_and_right_of_none():
 def test_detection_is_the_probability_of_more_confidence_on_the_data_than_elsewhere():
     inside, outside = some_probabilities(), some_probabilities(examples=100, seed=1) ** 0.5
     outside = outside / outside.sum(-1, keepdim=True)
-    found = detection(inside, outside)
-    for k in range(3):
-        a, b = inside[k].max(-1).values.numpy(), outside[k].max(-1).values.numpy()
-        assert found[k] == pytest.approx(mannwhitneyu(a, b).statistic / (len(a) * len(b)))
+    outside[:, :5] = inside[:, :5]  # of equal confidence
+    weights, others = (np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2) for n in (400, 100))
+    found = detection(inside, outside, weights / 400, others / 100)
+    assert found.shape == (2, 3)
+    for r, k in itertools.product(range(2), range(3)):
+        a, b = (p[k].max(-1).values.numpy() for p in (inside, outside))
+        expected = mannwhitneyu(a.repeat(weights[r]), b.repeat(others[r])).statistic / (400 * 100)
+        assert found[r, k] == pytest.approx(expected)
     assert (found > 0.6).all()
 
 
@@ -71,10 +95,10 @@ def test_predictive_divergence_is_the_symmetrised_one_of_categorical_distributio
     assert predictive_divergence(p, p).tolist() == [0, 0, 0]
 
 
-def test_disagreement_is_the_mean_over_any_two_networks():
+def test_disagreement_is_that_of_any_two_networks():
     p = some_probabilities(networks=4)
     each = [(a.argmax(-1) != b.argmax(-1)).double().mean() for a, b in itertools.combinations(p, 2)]
-    assert disagreement(p) == pytest.approx(float(sum(each) / len(each)))
+    assert disagreement(p) == pytest.approx([float(value) for value in each])
 
 
 def test_predictions_are_means_over_the_networks_drawn():

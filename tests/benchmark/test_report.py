@@ -25,7 +25,8 @@ LINKS = ("src", "href", "srcset", "data", "action", "poster", "style", "backgrou
 
 
 def around(mean):
-    return Estimate(mean, mean - 0.0437, mean + 0.0561)
+    mean = float(mean)
+    return Estimate(mean, mean - 0.0437, mean + 0.0561, 7, "lines", "t", [mean] * 7)
 
 
 def some_result(model, treatment, rank):
@@ -123,6 +124,10 @@ def test_report_is_one_file_that_fetches_nothing(report):
         assert start == "data:image/png;base64"
         assert base64.b64decode(image, validate=True).startswith(b"\x89PNG")
     assert not [word for word in ("http:", "https:", "url(", "@import") if word in text]
+
+
+def test_report_says_what_varies_within_brackets(report):
+    assert report().count("Brackets: 95 % intervals over 7 lines (t).") == 3  # under two metrics and the barriers
 
 
 def test_report_has_every_estimate_with_its_interval_in_its_place(report, small_zoo):

@@ -41,10 +41,21 @@ def test_all_replicas_are_good(replicas):
 
 
 def test_of_varied_networks_the_half_of_higher_train_accuracy_is_good(varied):
-    networks = varied["standard"]
-    chosen, accuracy = good(networks, 2).pairs, networks["train_accuracy"]
+    accuracy = np.mean([varied[treatment]["train_accuracy"] for treatment in varied.treatments], 0)
+    chosen = good(varied["standard"], 2).pairs
     assert 6 <= len(chosen) < 12
     assert accuracy[chosen].min() > np.delete(accuracy, chosen).max()
+    for treatment in varied.treatments:
+        assert good(varied[treatment], 2).pairs.tolist() == chosen.tolist()
+
+
+def test_networks_that_diverged_under_another_treatment_do_not_count(varied, diverge, tmp_path):
+    accuracies = [varied[treatment]["train_accuracy"].astype(float) for treatment in ("standard", "w_asymmetric")]
+    pair = int(np.argmin(accuracies[1] - accuracies[0]))
+    accuracies[1][pair] = accuracies[0][pair]
+    mean = np.mean(accuracies, 0)
+    zoo = diverge(shutil.copytree(varied.folder, tmp_path / "zoo"), "w_asymmetric", pair)
+    assert good(zoo["standard"], 2).pairs.tolist() == np.flatnonzero(mean >= np.median(mean)).tolist()
 
 
 def test_no_networks_at_all_are_one_clear_error(varied):

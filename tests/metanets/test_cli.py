@@ -10,6 +10,7 @@ from metanets.metanet import Metanet
 from metanets.models import MODELS
 from metanets.settings import Settings
 from zoo import statistics
+from zoo.statistics import Estimate
 from zoo.store.columns import SPLITS
 
 
@@ -40,12 +41,11 @@ def test_train_prints_and_writes_the_result(asymzoo, planted_zoo, tmp_path):
     assert (result["model"], result["task"]["learn_from"]) == ("linear", ["w_asymmetric"])
     assert result["task"]["target"] == "test_loss"
     assert len(result["predicted"]) == result["seeds"] == 2
-    *lines, size, written = output.splitlines()
-    assert [line.split()[:2] for line in lines] == [
-        [name, f"{metric['mean']:.3f}"] for name, metric in result["metrics"].items()
+    *lines, varies, size, written = output.splitlines()
+    assert [line.split(maxsplit=1) for line in lines] == [
+        [name, str(Estimate(**metric))] for name, metric in result["metrics"].items()
     ]
-    r2 = result["metrics"]["r2"]
-    assert f"{r2['low']:.3f} to {r2['high']:.3f}" in lines[0]
+    assert varies == f"Brackets: 95 % intervals over {result['networks']['test']} test networks (nested)."
     assert size.startswith(f"{result['parameters']} parameters, ")
     assert written == f"written to {out}"
 
