@@ -16,10 +16,13 @@ FILE is in `benchmark/results`; several files are joined by `+`. A table of a ph
     <!-- ZOO/FILE … less TREATMENT -->     differences from another treatment over the same pairs
 
 A table is followed by a line that says what varies within its brackets.
+
+    python -m benchmark.docs docs/*.md     fills pages
 """
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,6 +138,8 @@ def _read(finding: Any, place: str) -> Cell:
         if isinstance(finding, dict) and part not in finding:
             return None
         finding = finding[int(part)] if isinstance(finding, list) else finding[part]
+    if isinstance(finding, dict) and "varies" not in finding:  # of before estimates said what varies
+        return finding["mean"]
     if isinstance(finding, dict):
         return Times(**finding) if "limit" in finding else Estimate(**finding)
     return finding
@@ -144,3 +149,8 @@ def _text(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(fill(page.read_text()))

@@ -98,15 +98,21 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def _renew(result: dict[str, Any]) -> None:
-    """Replace metrics of the form `[mean, low, high]`, on the scale that gives the mean of the first."""
-    first, before = next(iter(result["metrics"].items()))
-    if isinstance(before, dict):
+    """Replace metrics of the form `[mean, low, high]`, on the scale that gives the mean of the first.
+
+    Predictions are stored to four digits, which makes some of them equal. So the means stay, and the intervals move to
+    where they are.
+    """
+    before = result["metrics"]
+    first = next(iter(before))
+    if isinstance(before[first], dict):
         return
     for scale, change in (("linear", np.asarray), ("logarithmic", np.log)):
         true, predicted = change(result["true"]), change(result["predicted"])
         metrics = {name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()}
-        result |= {"metrics": {name: asdict(metric) for name, metric in metrics.items()}, "scale": scale}
-        if np.isclose(metrics[first].mean, before[0], rtol=0.01, atol=0.01):
+        moved = {name: metric.moved(before[name][0] - metric.mean) for name, metric in metrics.items()}
+        result |= {"metrics": {name: asdict(metric) for name, metric in moved.items()}, "scale": scale}
+        if np.isclose(metrics[first].mean, before[first][0], rtol=0.01, atol=0.01):
             return
 
 

@@ -68,6 +68,11 @@ class Estimate:
         shown = self.low is not None and self.n <= 5 and self.n == len(self.values)
         return f"{_text(self.mean)}{self._brackets()}{f', n = {self.n}' if shown else ''}"
 
+    def moved(self, distance: float) -> "Estimate":
+        """Return the estimate with its mean and its interval moved."""
+        low, high = (None if end is None else end + distance for end in (self.low, self.high))
+        return replace(self, mean=self.mean + distance, low=low, high=high)
+
     def _brackets(self) -> str:
         return "" if self.low is None or self.high is None else f" [{_text(self.low)}, {_text(self.high)}]"
 
