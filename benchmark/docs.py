@@ -83,7 +83,7 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
         findings = [finding for finding in findings if str(finding[field]) == value]
     match [word for word in words if "=" not in word]:
         case [*places, "less", other]:
-            _check_paired(path, findings)
+            _check_paired(path, findings, other)
             cells = _less(_cells(findings, places), other)
         case places:
             cells = _cells(findings, places)
@@ -91,8 +91,8 @@ def _phenomenon(path: Path, words: Sequence[str]) -> str:
     if nowhere := [place for place in columns or places if all(row.get(place) is None for row in cells.values())]:
         raise TaskError(f"{path}: {nowhere[0]}: no finding has it")
     rows = [[name, *(_text(row.get(column)) for column in columns)] for name, row in cells.items()]
-    shown = [value for row in cells.values() for value in row.values() if isinstance(value, Estimate)]
-    return with_note([["", *columns], *rows], shown)
+    shown = (_estimate(value) for row in cells.values() for value in row.values())
+    return with_note([["", *columns], *rows], [value for value in shown if value is not None])
 
 
 def _cells(findings: Sequence[Any], places: Sequence[str]) -> Cells:
@@ -109,8 +109,10 @@ def _cells(findings: Sequence[Any], places: Sequence[str]) -> Cells:
     return cells
 
 
-def _check_paired(path: Path, findings: Sequence[Any]) -> None:
-    """Raise a `TaskError` if findings of several treatments are not over the same pairs."""
+def _check_paired(path: Path, findings: Sequence[Any], other: str) -> None:
+    """Raise a `TaskError` if findings of several treatments are not over the same pairs as those of another one."""
+    if other not in {finding["treatment"] for finding in findings}:
+        raise TaskError(f"{path}: there is no treatment {other}; name one that was measured")
     for field in ("networks", "couples", "groups"):
         known: dict[int, Any] = {}
         for finding in findings:
@@ -122,14 +124,21 @@ def _check_paired(path: Path, findings: Sequence[Any]) -> None:
 
 
 def _less(cells: Cells, other: str) -> Cells:
-    """Return differences from the row of another treatment, where both have estimates over as many values."""
+    """Return differences from the row of another treatment, where both have estimates."""
     rows: Cells = {}
     for treatment, row in cells.items():
-        for column, estimate in row.items() if treatment != other else ():
-            than = cells[other].get(column)
-            if isinstance(estimate, Estimate) and isinstance(than, Estimate) and estimate.n == than.n:
+        for column, value in row.items() if treatment != other else ():
+            estimate, than = _estimate(value), _estimate(cells[other].get(column))
+            if estimate is not None and than is not None:
                 rows.setdefault(f"{treatment} less {other}", {})[column] = paired(estimate, than)
     return rows
+
+
+def _estimate(value: Cell) -> Estimate | None:
+    """Return the estimate in a cell; None if there is none."""
+    if isinstance(value, Times):
+        return value.mean
+    return value if isinstance(value, Estimate) else None
 
 
 def _read(finding: Any, place: str) -> Cell:
@@ -141,7 +150,7 @@ def _read(finding: Any, place: str) -> Cell:
     if isinstance(finding, dict) and "varies" not in finding:  # of before estimates said what varies
         return finding["mean"]
     if isinstance(finding, dict):
-        return Times(**finding) if "limit" in finding else Estimate(**finding)
+        return (Times if "limit" in finding else Estimate)(**finding | {"values": tuple(finding["values"])})
     return finding
 
 

@@ -35,7 +35,7 @@ def error_bars(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]:
     """Return means, and how far their intervals reach below and above them, 0 where there is none; `(2, estimates)`."""
     ends = [(e.mean if e.low is None else e.low, e.mean, e.mean if e.high is None else e.high) for e in estimates]
     low, mean, high = np.array(ends).T
-    return mean, np.stack([mean - low, high - mean])
+    return mean, np.stack([mean - low, high - mean]).clip(0)  # a mean may lie outside a bootstrap interval
 
 
 def png(figure: Figure) -> bytes:

@@ -32,7 +32,7 @@ class Finding(Protocol):
 def to_json(value: Any) -> Any:
     """Return dataclasses, arrays and estimates as JSON values; numbers in arrays have four significant digits."""
     if isinstance(value, Estimate):
-        return vars(value) | {"values": [float(f"{each:.{1 + DIGITS}g}") for each in value.values]}
+        return vars(value) | {"values": [float(f"{each:.7g}") for each in value.values]}
     if isinstance(value, np.ndarray):
         return [to_json(part) for part in value]
     if isinstance(value, np.floating):

@@ -4,21 +4,20 @@ In a table of the results, columns show which treatments make networks easier to
 them better.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from benchmark.evidence import evidence
 from metanets.evaluation import REFERENCES, Result, evaluate
 from metanets.identity import identify
 from metanets.inputs import READERS
-from metanets.metrics import METRICS, metrics_of
+from metanets.intervals import difference
+from metanets.metrics import METRICS, SCALES
 from metanets.models import MODELS
 from metanets.settings import Settings
 from metanets.tasks import Task
@@ -26,7 +25,7 @@ from metanets.training import begin, check_access, class_of
 from zoo.errors import TaskError
 from zoo.files import write_whole
 from zoo.progress import Progress, ignore
-from zoo.statistics import Estimate, describe, difference, estimate
+from zoo.statistics import Estimate, describe
 from zoo.store.zoo import Zoo
 from zoo.training.workers import run_in_processes
 
@@ -79,41 +78,17 @@ ENTRIES = TypeAdapter(list[Entry])
 def read_entries(path: Path) -> list[Entry]:
     """Read a file of results; a file that does not exist has no entries.
 
-    Files of before estimates said what varies in them have only ends of intervals; these are computed again.
-
     Raises:
         TaskError: If the file holds something else.
     """
     if not path.exists():
         return []
     try:
-        values = json.loads(path.read_bytes())
-        for entry in values:
-            _renew(entry["result"])
-        return ENTRIES.validate_json(json.dumps(values))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return ENTRIES.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         raise TaskError(
             f"{path}: no results of metanetworks ({str(error).splitlines()[0]}); name another file"
         ) from None
-
-
-def _renew(result: dict[str, Any]) -> None:
-    """Replace metrics of the form `[mean, low, high]`, on the scale that gives the mean of the first.
-
-    Predictions are stored to four digits, which makes some of them equal. So the means stay, and the intervals move to
-    where they are.
-    """
-    before = result["metrics"]
-    first = next(iter(before))
-    if isinstance(before[first], dict):
-        return
-    for scale, change in (("linear", np.asarray), ("logarithmic", np.log)):
-        true, predicted = change(result["true"]), change(result["predicted"])
-        metrics = {name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()}
-        moved = {name: metric.moved(before[name][0] - metric.mean) for name, metric in metrics.items()}
-        result |= {"metrics": {name: asdict(metric) for name, metric in moved.items()}, "scale": scale}
-        if np.isclose(metrics[first].mean, before[first][0], rtol=0.01, atol=0.01):
-            return
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
@@ -210,12 +185,12 @@ def tabulate_gains(results: Sequence[Result], treatment: str, other: str) -> str
 
 def _gain(metric: str, result: Result, other: Result) -> Estimate:
     """Return the difference of a metric of two results on the same test pairs."""
-    if (result.pairs, len(result.true)) != (other.pairs, len(other.true)):
+    if not result.pairs or result.pairs != other.pairs:
         raise TaskError(
             f"{other.model} on {other.task.name}: its test pairs are others than those on {result.task.name}"
         )
     (true, predicted), (other_true, others) = result.on_scale(), other.on_scale()
-    return difference(METRICS[metric], true, predicted, others, other_true)
+    return difference(METRICS[metric], true, predicted, others, other_true, scale=SCALES[metric])
 
 
 def with_note(rows: Sequence[Sequence[str]], estimates: Sequence[Estimate]) -> str:

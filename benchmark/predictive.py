@@ -69,8 +69,9 @@ def resampled_quality(p: Probabilities, y: Int[Tensor, " examples"], weights: We
         accuracy: Fraction of examples whose most probable class is the label.
         loss: Mean negative log-likelihood `-log p(y)`, in nats.
         calibration_error: Expected calibration error `sum_b |sum_(n in b) (confidence_n - correct_n)| / N`, with 15
-            bins b of confidence and `correct_n` 1 or 0. In a resample each bin keeps the sign of its sum, as the noise
-            of resampling would make all errors larger.
+            bins b of confidence and `correct_n` 1 or 0. Finite bins make it larger than 0 even for calibrated
+            predictions, which an interval of it does not show. In a resample each bin keeps the sign of its sum, as the
+            noise of resampling would make all errors larger still.
         brier: Mean of `sum over classes c of (p_c - [c = y])^2`, between 0 and 2.
 
     Source: Guo, Pleiss, Sun, Weinberger 2017, *On Calibration of Modern Neural Networks*,

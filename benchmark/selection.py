@@ -29,8 +29,8 @@ def good(networks: Networks, least: int) -> Networks:
     """Return the networks that are worth connecting or merging.
 
     These are all trained ones if they have the same hyperparameters, as replicas do. Otherwise they are those of the
-    better half of the pairs, by the mean train accuracy of a pair's trained networks over the treatments of the zoo. So
-    the same pairs are chosen under every treatment.
+    better half of the pairs, by the mean train accuracy of a pair's trained networks over all treatments of the zoo. So
+    of the same pairs, the same are chosen under every treatment.
 
     Arguments:
         networks: Networks of one treatment.

@@ -191,7 +191,8 @@ def _show(result: Any) -> None:
 
     for name, metric in result.metrics.items():
         typer.echo(f"{name:20}{metric}")
-    typer.echo(describe(list(result.metrics.values())))
+    if note := describe(list(result.metrics.values())):
+        typer.echo(note)
     if result.seconds:
         typer.echo(f"{result.parameters} parameters, {result.seconds['epoch']:.3g} s an epoch")
 

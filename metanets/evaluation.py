@@ -15,7 +15,7 @@ from torch import nn
 from metanets.examples import InMemory
 from metanets.identity import check_identity, identify
 from metanets.metanet import Metanet
-from metanets.metrics import metrics_of
+from metanets.metrics import estimates_of
 from metanets.models import MODELS
 from metanets.models.boosted import Boosted
 from metanets.selection import Labelled, rows_column, select_all, select_unlabelled
@@ -25,7 +25,7 @@ from metanets.tasks import Task, TaskData
 from metanets.training import Model, check_access, class_of, fit, train
 from zoo.errors import TaskError, nearest
 from zoo.progress import Progress, ignore
-from zoo.statistics import Estimate, estimate
+from zoo.statistics import Estimate
 from zoo.store.columns import Split
 from zoo.store.zoo import Zoo
 
@@ -44,7 +44,7 @@ class Result:
         seeds: Number of trainings.
         parameters: Number of parameters of the metanetwork.
         seconds: Duration of one training, validation included, and of each pass over its training networks (`epoch`).
-        metrics: Mean over trainings by name, see `zoo.statistics.estimate`.
+        metrics: Mean over trainings by name, see `metanets.intervals.estimate`.
         true: Target of each test network in its units, to 4 significant digits; or its class.
         predicted: Predictions of every seed likewise, `(seeds, networks)`, or probabilities of classes.
         settings: Settings of the training.
@@ -227,7 +227,7 @@ def _measure(
         seeds=len(predicted),
         parameters=parameters,
         seconds=dict(seconds),
-        metrics={name: estimate(metric, true, predicted) for name, metric in metrics_of(predicted[0]).items()},
+        metrics=estimates_of(true, predicted),
         pairs=test.pairs.tolist(),
         scale="linear" if test.column is None else test.column.scale,
         true=_short(to_units(true, test.column)),

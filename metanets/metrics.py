@@ -1,12 +1,13 @@
 """How good predictions are."""
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import kendalltau
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.metrics import log_loss as sklearn_log_loss
+
+from metanets.intervals import Metric, Scale, estimate
+from zoo.statistics import Estimate
 
 Vector = Float[np.ndarray, " networks"]
 Classes = Int[np.ndarray, " networks"]
@@ -60,8 +61,6 @@ def selection_score(true: Vector | Classes, predicted: Vector | Probabilities) -
     return (r2(true, predicted) + kendall_tau(true, predicted)) / 2
 
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-
 METRICS: dict[str, Metric] = {
     "r2": r2,
     "kendall_tau": kendall_tau,
@@ -69,6 +68,17 @@ METRICS: dict[str, Metric] = {
     "rmse": rmse,
 }
 CLASS_METRICS: dict[str, Metric] = {"accuracy": accuracy, "log_loss": log_loss}
+
+TINY = np.finfo(float).tiny
+ERROR = Scale(lambda error: np.log(np.maximum(error, TINY)), np.exp)
+SCALES: dict[str, Scale] = {
+    "r2": Scale(lambda r2: np.log(np.maximum(1 - r2, TINY)), lambda log: 1 - np.exp(log)),
+    "kendall_tau": Scale(np.asarray, lambda tau: tau.clip(-1, 1)),
+    "kendall_tau_of_good": Scale(np.asarray, lambda tau: tau.clip(-1, 1)),
+    "rmse": ERROR,
+    "accuracy": Scale(np.asarray, lambda fraction: fraction.clip(0, 1)),
+    "log_loss": ERROR,
+}
 
 
 def measure(true: Vector | Classes, predicted: Vector | Probabilities) -> dict[str, float]:
@@ -79,3 +89,8 @@ def measure(true: Vector | Classes, predicted: Vector | Probabilities) -> dict[s
 def metrics_of(predicted: Vector | Probabilities) -> dict[str, Metric]:
     """Return the metrics by name that fit predictions: of numbers `(N,)`, or of classes `(N, classes)`."""
     return METRICS if predicted.ndim == 1 else CLASS_METRICS
+
+
+def estimates_of(true: Vector | Classes, predicted: np.ndarray) -> dict[str, Estimate]:
+    """Return the mean of each metric over trainings, given their predictions `(trainings, networks, *classes)`."""
+    return {name: estimate(metric, true, predicted, SCALES[name]) for name, metric in metrics_of(predicted[0]).items()}

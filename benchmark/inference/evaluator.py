@@ -25,7 +25,7 @@ from benchmark.predictive import (
 )
 from zoo.data import Data
 from zoo.seeds import rng_for, seed_for
-from zoo.statistics import Estimate, Times, mean_interval, nested, over_couples, resample
+from zoo.statistics import Estimate, Times, crossed, mean_interval, over_couples, resample
 from zoo.store.networks import Networks
 
 Method = Literal["single", "ensemble", "low_rank", "quiet", "mean_field", "swag", "laplace", "langevin"]
@@ -186,7 +186,7 @@ class Evaluator:
             method=method,
             networks=self.networks.pairs.tolist(),
             final={
-                name: nested(values, len(self.labels), f"{varies} and test examples") for name, values in final.items()
+                name: crossed(values, len(self.labels), f"{varies} and test examples") for name, values in final.items()
             },
             apart=apart or {},
             zoo=self.networks.zoo.origin,

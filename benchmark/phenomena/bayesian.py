@@ -150,7 +150,7 @@ def train_posteriors(
         evaluator.evaluate(method, posterior, posterior.rows),
         steps=list(range(every, whole + 1, every)),
         curves=curves,
-        steps_needed=Times([None if np.isnan(n) else float(n) for n in needed], settings.steps, "posteriors"),
+        steps_needed=Times(tuple(None if np.isnan(n) else float(n) for n in needed), settings.steps, "posteriors"),
     )
 
 

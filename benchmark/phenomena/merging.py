@@ -21,7 +21,7 @@ from zoo.data import Data
 from zoo.networks.stack import Stack
 from zoo.progress import Progress, ignore
 from zoo.seeds import rng_for
-from zoo.statistics import Estimate, nested, resample
+from zoo.statistics import Estimate, crossed, resample
 from zoo.store.networks import Networks
 
 SIZES = (2, 4, 8, 16)  # numbers of networks in a group
@@ -83,7 +83,7 @@ def measure(
             progress(len(portion))
         ways = {
             way: {
-                name: nested(np.concatenate([part[way][name] for part in parts], 1), len(data.test_y), VARIES)
+                name: crossed(np.concatenate([part[way][name] for part in parts], 1), len(data.test_y), VARIES)
                 for name in measures
             }
             for way, measures in parts[0].items()

@@ -44,12 +44,12 @@ def refuse(networks, data):
 def test_json_has_the_numbers_of_arrays_to_four_digits_and_estimates_by_name():
     values = {
         "a": np.array([[1 / 3, 2000.4]], np.float32),
-        "b": [Estimate(1.0, 0.5, None, 2, "lines", "t", [1 / 3])],
+        "b": [Estimate(1.0, 0.5, None, 2, "lines", "t", (1 / 3,))],
         "c": ("x", 3, None),
     }
     assert to_json(values) == {
         "a": [[0.3333, 2000.0]],
-        "b": [{"mean": 1.0, "low": 0.5, "high": None, "n": 2, "varies": "lines", "method": "t", "values": [0.33333]}],
+        "b": [{"mean": 1.0, "low": 0.5, "high": None, "n": 2, "varies": "lines", "method": "t", "values": [0.3333333]}],
         "c": ["x", 3, None],
     }
 

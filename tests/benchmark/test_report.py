@@ -26,7 +26,7 @@ LINKS = ("src", "href", "srcset", "data", "action", "poster", "style", "backgrou
 
 def around(mean):
     mean = float(mean)
-    return Estimate(mean, mean - 0.0437, mean + 0.0561, 7, "lines", "t", [mean] * 7)
+    return Estimate(mean, mean - 0.0437, mean + 0.0561, 7, "lines", "t", (mean,) * 7)
 
 
 def some_result(model, treatment, rank):
@@ -44,6 +44,7 @@ def some_result(model, treatment, rank):
         true=true.tolist(),
         predicted=predicted.tolist(),
         settings=Settings(),
+        pairs=list(range(12)),
     )
 
 

@@ -43,9 +43,9 @@ def test_train_prints_and_writes_the_result(asymzoo, planted_zoo, tmp_path):
     assert len(result["predicted"]) == result["seeds"] == 2
     *lines, varies, size, written = output.splitlines()
     assert [line.split(maxsplit=1) for line in lines] == [
-        [name, str(Estimate(**metric))] for name, metric in result["metrics"].items()
+        [name, str(Estimate(**metric | {"values": ()}))] for name, metric in result["metrics"].items()
     ]
-    assert varies == f"Brackets: 95 % intervals over {result['networks']['test']} test networks (nested)."
+    assert varies == f"Brackets: 95 % intervals over {result['networks']['test']} test networks (crossed)."
     assert size.startswith(f"{result['parameters']} parameters, ")
     assert written == f"written to {out}"
 

@@ -212,7 +212,6 @@ def test_a_result_says_what_was_measured_and_is_json(planted_zoo):
     assert values["metrics"].keys() == metrics.METRICS.keys()
     assert values["metrics"]["r2"]["varies"] == "test networks"  # two trainings say too little of how much they vary
     assert values["metrics"]["r2"]["n"] == sizes["test"]
-    assert len(values["metrics"]["r2"]["values"]) == 2
     assert 0 < values["seconds"]["epoch"] < values["seconds"]["training"]
     assert sum(calls) == 2
     assert isinstance(result, Result)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from metanets.intervals import difference, estimate
 from metanets.metrics import (
     CLASS_METRICS,
     METRICS,
@@ -17,7 +18,7 @@ from metanets.metrics import (
     selection_score,
 )
 from zoo import statistics
-from zoo.statistics import difference, estimate, mean_interval
+from zoo.statistics import mean_interval
 
 
 def true_and_predicted(ties):
@@ -177,7 +178,7 @@ def test_interval_of_three_trainings_has_their_spread_as_student_t_does():
 
     predicted = np.repeat([[1.0], [2.0], [6.0]], 10, 1)
     found, expected = estimate(mean_of_predictions, np.zeros(10), predicted), mean_interval(predicted[:, 0])
-    assert (found.mean, found.varies) == (3, "test networks and trainings")
+    assert (found.mean, found.varies) == (3, "test networks and 3 trainings")
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.02)
     assert (
         estimate(mean_of_predictions, np.zeros(10), predicted[:2]).low is None

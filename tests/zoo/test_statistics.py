@@ -1,5 +1,6 @@
 """Intervals: what they are, against independent references, and how often they hold the true mean."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -12,11 +13,9 @@ from zoo import statistics
 from zoo.statistics import (
     Estimate,
     Times,
+    crossed,
     describe,
-    difference,
-    estimate,
     mean_interval,
-    nested,
     over_couples,
     paired,
     proportion,
@@ -33,10 +32,6 @@ def covers(found, mean):
     return found.low <= mean <= found.high
 
 
-def mean_of(true, predicted):
-    return predicted.mean()
-
-
 @EVERY
 @pytest.mark.parametrize("n", [3, 4, 5, 8, 16, 31, 32, 64])
 def test_intervals_of_independent_values_hold_their_mean(n, name, monkeypatch):
@@ -45,42 +40,38 @@ def test_intervals_of_independent_values_hold_their_mean(n, name, monkeypatch):
     assert np.mean([covers(mean_interval(values), MEANS[name]) for values in samples]) > LEAST[name]
 
 
+# The value between networks that are two numbers, and its mean, by the distribution of the numbers.
+BETWEEN = {
+    "sum": (np.add, {"normal": 0.0, "exponential": 2.0}, {"normal": 0.93, "exponential": 0.87}),
+    "distance": (
+        lambda a, b: np.abs(a - b),
+        {"normal": 2 / np.pi**0.5, "exponential": 1.0},
+        {"normal": 0.92, "exponential": 0.82},
+    ),
+}
+
+
 @EVERY
-@pytest.mark.parametrize("n", [3, 5, 16])
-@pytest.mark.parametrize("noise", [0.0, 1.0])  # of the choice of two itself
-def test_intervals_over_couples_hold_the_mean_although_couples_share_networks(n, name, noise):
-    rng, draw, (i, j) = np.random.default_rng(n + 1), DRAWS[name], np.triu_indices(n, 1)
-    covered = []
-    for _ in range(2000):
-        network, choice = draw(rng, n), draw(rng, len(i))
-        covered.append(covers(over_couples(network[i] + network[j] + noise * choice), (2 + noise) * MEANS[name]))
-    assert np.mean(covered) >= LEAST[name]
+@pytest.mark.parametrize("n", [3, 4, 5, 16])
+@pytest.mark.parametrize("between", BETWEEN)
+def test_intervals_over_couples_hold_the_mean_although_couples_share_networks(n, name, between):
+    rng, (i, j) = np.random.default_rng(n), np.triu_indices(n, 1)
+    value, means, least = BETWEEN[between]
+    networks = DRAWS[name](rng, (1500, n))
+    covered = [covers(over_couples(value(each[i], each[j])), means[name]) for each in networks]
+    assert np.mean(covered) >= least[name]
 
 
 @EVERY
 @pytest.mark.parametrize("units", [3, 5, 16])
 @pytest.mark.parametrize("sizes", [(0.1, 1.0, 1.0), (1.0, 1.0, 1.0), (0.3, 4.0, 1.0)])  # of unit, example, and of both
-def test_nested_intervals_hold_the_mean_over_units_and_examples(units, name, sizes, monkeypatch):
+def test_crossed_intervals_hold_the_mean_over_units_and_examples(units, name, sizes, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 400)
     rng, draw, covered, weights = np.random.default_rng(units), DRAWS[name], [], resample(100)
     for _ in range(500):
         parts = (draw(rng, shape) - MEANS[name] for shape in ((units, 1), (1, 100), (units, 100)))
         values = sum(size * part for size, part in zip(sizes, parts, strict=True))
-        covered.append(covers(nested(weights @ values.T, 100, "both"), 0))
-    assert np.mean(covered) >= LEAST[name]
-
-
-@EVERY
-@pytest.mark.parametrize("trainings", [1, 3])
-def test_estimates_over_test_networks_and_trainings_hold_the_mean(trainings, name, monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 400)
-    rng, draw, covered = np.random.default_rng(trainings), DRAWS[name], []
-    for _ in range(500):
-        of_network, of_training = draw(rng, 40), draw(rng, (trainings, 1)) - MEANS[name]
-        predicted = (
-            of_network + (0.3 if trainings > 2 else 0) * of_training
-        )  # one training does not show how much it varies
-        covered.append(covers(estimate(mean_of, np.zeros(40), predicted), MEANS[name]))
+        covered.append(covers(crossed(weights @ values.T, 100, "both"), 0))
     assert np.mean(covered) >= LEAST[name]
 
 
@@ -119,7 +110,7 @@ def test_many_values_have_the_bca_interval_of_scipy():
         (values,), np.mean, n_resamples=50_000, confidence_level=0.955, rng=1
     ).confidence_interval
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
-    assert (found.n, found.varies, found.method, found.values) == (50, "lines", "BCa", values.tolist())
+    assert (found.n, found.varies, found.method, found.values) == (50, "lines", "BCa", tuple(values.tolist()))
     assert mean_interval(values, "lines") == found
 
 
@@ -133,6 +124,19 @@ def test_one_value_has_no_interval_two_are_both_shown_and_values_alike_say_nothi
             assert (alike.low, alike.high, str(alike)) == (None, None, "0.100")
 
 
+def test_values_that_are_not_finite_have_no_interval_and_no_values_are_refused():
+    for values in ([1.0, np.nan, 2.0], [1.0, np.inf, 2.0, 3.0], [np.nan] * 40):
+        with np.errstate(invalid="ignore"):
+            assert mean_interval(np.array(values)).low is None
+    large = np.full(40, 1e5)
+    large[0] += 1.5e-11
+    assert mean_interval(large).low is None
+    empty = np.array([])
+    for refused in (mean_interval, over_couples, lambda values: proportion(values > 0)):
+        with pytest.raises(ValueError, match="there are no values of "):
+            refused(empty)
+
+
 @pytest.mark.parametrize("n", [3, 4, 7])
 def test_the_jackknife_over_networks_leaves_out_one_at_a_time(n):
     values = np.random.default_rng(n).exponential(size=n * (n - 1) // 2)
@@ -141,7 +145,7 @@ def test_the_jackknife_over_networks_leaves_out_one_at_a_time(n):
     error = np.sqrt((n - 1) / n * np.square(without - np.mean(without)).sum())
     found = over_couples(values, "posteriors")
     assert found.mean == pytest.approx(values.mean())
-    assert found.high - found.mean == pytest.approx(error * stats.t.ppf(0.975, n - 1))
+    assert found.high - found.mean == pytest.approx(error * stats.t.ppf(0.975, max(2, n - 2)))
     assert (found.n, found.varies, found.method) == (n, "posteriors", "jackknife")
 
 
@@ -177,13 +181,15 @@ def test_differences_are_paired():
         8,
         "jackknife",
     )
-    with pytest.raises(ValueError, match="shape"):
-        paired(one, mean_interval(np.zeros(3)))
+    count = proportion(np.arange(16) < 5)
+    for others in ((one, mean_interval(np.zeros(3))), (one, both), (count, count), (replace(one, values=()), one)):
+        with pytest.raises(ValueError, match="cannot be paired"):
+            paired(*others)
 
 
-def test_a_paired_difference_of_nested_estimates_has_the_units_on_the_examples_that_there_are():
+def test_a_paired_difference_of_crossed_estimates_has_the_units_on_the_examples_that_there_are():
     values = resample(30) @ np.random.default_rng(0).random((30, 5))
-    one, other = (nested(v, 30, "posteriors and test examples") for v in (values, values**2))
+    one, other = (crossed(v, 30, "posteriors and test examples") for v in (values, values**2))
     found = paired(one, other)
     assert (found.varies, found.method) == ("posteriors on these test examples", "t")
     expected = stats.ttest_rel(values[0], values[0] ** 2).confidence_interval()
@@ -201,47 +207,38 @@ def test_resamples_begin_with_all_examples_and_weigh_as_many_in_each():
     assert not np.array_equal(weights, resample(7, 1))
 
 
-def test_examples_that_units_agree_on_widen_a_nested_interval_and_not_that_of_the_units():
+def test_examples_that_units_agree_on_widen_a_crossed_interval_and_not_that_of_the_units():
     of_example = np.random.default_rng(0).standard_normal((50, 1))
     values = of_example + np.array([[0.0, 0.01, -0.01, 0.02, -0.02]])
-    both, units = nested(resample(50) @ values, 50, "both"), mean_interval(values.mean(0))
+    both, units = crossed(resample(50) @ values, 50, "both"), mean_interval(values.mean(0))
     half = stats.sem(of_example[:, 0]) * 1.96
     assert both.high - both.low == pytest.approx(2 * half, rel=0.15)
     assert units.high - units.low < 0.2 * half
 
 
-def test_one_posterior_has_no_nested_interval_and_of_two_both_are_shown():
+def test_one_posterior_has_no_crossed_interval_and_of_two_both_are_shown():
     values = resample(30) @ np.random.default_rng(0).random((30, 2))
-    assert nested(values[:, :1], 30, "both").low is None
-    assert str(nested(values, 30, "both")) == f"{values[0, 0]:.3f} and {values[0, 1]:.3f}"
+    assert crossed(values[:, :1], 30, "both").low is None
+    assert str(crossed(values, 30, "both")) == f"{values[0, 0]:.3f} and {values[0, 1]:.3f}"
 
 
 def test_steps_are_averaged_only_if_all_are_known():
-    assert str(Times([12.0, 13.0, 14.0], 250, "posteriors")) == str(mean_interval(np.array([12.0, 13.0, 14.0])))
-    assert str(Times([None, 30.0, None, None, None], 250, "posteriors")) == "1 of 5 within 250 steps"
-    assert str(Times([None] * 5, 250, "posteriors")) == "0 of 5 within 250 steps"
+    assert str(Times((12.0, 13.0, 14.0), 250, "posteriors")) == str(mean_interval(np.array([12.0, 13.0, 14.0])))
+    assert str(Times((None, 30.0, None, None, None), 250, "posteriors")) == "1 of 5 within 250 steps"
+    assert str(Times((None,) * 5, 250, "posteriors")) == "0 of 5 within 250 steps"
 
 
 def test_estimates_are_written_with_n_if_it_is_small_and_with_true_minus_signs():
-    found = Estimate(-0.12345, -1.5, 0.5, 40, "lines", "t", [])
+    found = Estimate(-0.12345, -1.5, 0.5, 40, "lines", "t", ())
     assert str(found) == "−0.123 [−1.500, 0.500]"
-    assert str(Estimate(0.1, 0.05, 0.15, 5, "lines", "t", [0.1] * 5)) == "0.100 [0.050, 0.150], n = 5"
-    assert str(Estimate(-90.98, -130.588, 9.5, 40, "lines", "t", [])) == "−91.0 [−130.6, 9.500]"
+    assert str(Estimate(0.1, 0.05, 0.15, 5, "lines", "t", (0.1,) * 5)) == "0.100 [0.050, 0.150], n = 5"
+    assert str(Estimate(-90.98, -130.588, 9.5, 40, "lines", "t", ())) == "−91.0 [−130.6, 9.500]"
 
 
 def test_a_line_says_what_varies_in_each_kind_of_interval_once():
-    lines = [Estimate(0.0, -1.0, 1.0, n, "lines", "BCa", []) for n in (50, 32, 40)]
-    posteriors = Estimate(0.0, -1.0, 1.0, 5, "posteriors and test examples", "nested", [])
+    lines = [Estimate(0.0, -1.0, 1.0, n, "lines", "BCa", ()) for n in (50, 32, 40)]
+    posteriors = Estimate(0.0, -1.0, 1.0, 5, "posteriors and test examples", "crossed", ())
     assert describe([*lines, posteriors, mean_interval(np.ones(1))]) == (
-        "Brackets: 95 % intervals over 32 to 50 lines (BCa); 5 posteriors and test examples (nested)."
+        "Brackets: 95 % intervals over 32 to 50 lines (BCa); 5 posteriors and test examples (crossed)."
     )
     assert describe([mean_interval(np.ones(1))]) == ""
-
-
-def test_the_difference_of_two_metanetworks_varies_with_the_trainings_of_both():
-    rng = np.random.default_rng(0)
-    one, other = (rng.standard_normal((3, 1)) + rng.standard_normal(40) for _ in range(2))
-    alone, both = estimate(mean_of, np.zeros(40), one), difference(mean_of, np.zeros(40), one, other)
-    assert both.varies == "test networks and trainings"
-    assert both.high - both.low > 0.9 * (alone.high - alone.low)
-    assert difference(mean_of, np.zeros(40), one[:2], other).varies == "test networks"
