@@ -141,17 +141,25 @@ def _estimate(value: Cell) -> Estimate | None:
     return value if isinstance(value, Estimate) else None
 
 
-def _read(finding: Any, place: str) -> Cell:
+def _read(finding: dict[str, Any], place: str) -> Cell:
     """Return the value at a place in a finding; None if there is no such place or no value."""
+    value: Any = finding
     for part in place.split("."):
-        if isinstance(finding, dict) and part not in finding:
+        if isinstance(value, dict) and part not in value:
             return None
-        finding = finding[int(part)] if isinstance(finding, list) else finding[part]
-    if isinstance(finding, dict) and "varies" not in finding:  # of before estimates said what varies
-        return finding["mean"]
-    if isinstance(finding, dict):
-        return (Times if "limit" in finding else Estimate)(**finding | {"values": tuple(finding["values"])})
-    return finding
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    if isinstance(value, dict) and "varies" not in value:
+        return _stored_before(finding, place, value["mean"])
+    if isinstance(value, dict):
+        return (Times if "limit" in value else Estimate)(**value | {"values": tuple(value["values"])})
+    return value
+
+
+def _stored_before(finding: dict[str, Any], place: str, mean: float) -> Cell:
+    """Return what holds of a value from before estimates said what varies: its mean, but of censored ones a count."""
+    if place == "steps_needed" and finding["succeeded"] < len(finding["networks"]):
+        return f"{finding['succeeded']} of {len(finding['networks'])}"
+    return mean
 
 
 def _text(value: Cell) -> str:

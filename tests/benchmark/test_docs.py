@@ -98,9 +98,12 @@ def test_a_phenomenon_is_a_table_of_treatments(tmp_path):
     assert fill(filled + "\n") == filled + "\n"
     with pytest.raises(TaskError, match=r"some\.json: depth: no finding has it"):
         fill("<!-- zoo/some.json depth -->\n")
-    findings[3]["height"] = {"mean": 0.5, "low": 0.4, "high": 0.6}  # of before estimates said what varies
+    before = {"mean": 0.5, "low": 0.4, "high": 0.6}  # of before estimates said what varies
+    findings[3] |= {"height": before, "steps_needed": before, "succeeded": 3, "networks": [0, 1, 2, 3]}
     (tmp_path / "zoo" / "some.json").write_text(json.dumps({"made": {}, "some": findings}))
-    assert "| b | 0.5 |" in fill("<!-- zoo/some.json variant=z height -->\n")
+    assert "| b | 0.5 | 3 of 4 |" in fill("<!-- zoo/some.json variant=z height steps_needed -->\n")
+    with pytest.raises(TaskError, match="there is no treatment c; name one that was measured"):
+        fill("<!-- zoo/some.json height less c -->\n")
     findings[2]["networks"] = [0, 1, 2, 4]
     (tmp_path / "zoo" / "some.json").write_text(json.dumps({"made": {}, "some": findings}))
     with pytest.raises(TaskError, match=r"some\.json: b: its networks are others than those of a treatment before"):

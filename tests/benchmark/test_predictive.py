@@ -63,6 +63,16 @@ def test_measures_of_a_resample_are_those_of_the_examples_that_are_drawn():
     assert found["calibration_error"].mean(0) == pytest.approx(error, rel=0.05)  # noise does not make it larger
 
 
+def test_calibrated_predictions_on_few_examples_have_an_error_too():
+    rng, errors = np.random.default_rng(0), []
+    for _ in range(100):  # of the size and confidence of networks on 359 digits
+        confidence = torch.from_numpy(rng.beta(20, 0.4, 359))
+        right = torch.from_numpy(rng.random(359)) < confidence
+        p = torch.stack([confidence, 1 - confidence], 1)[None]
+        errors.append(quality(p, 1 - right.long())["calibration_error"][0])
+    assert 0.008 < np.mean(errors) < 0.013
+
+
 def test_sure_and_wrong_is_an_error_of_one_and_sure_and_right_of_none():
     p = torch.eye(3).expand(2, 3, 3)
     assert quality(p, torch.arange(3))["calibration_error"].tolist() == [0, 0]
