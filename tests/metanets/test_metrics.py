@@ -21,6 +21,11 @@ from zoo import statistics
 from zoo.statistics import mean_interval
 
 
+@pytest.fixture(autouse=True)
+def rough(rough_intervals):
+    """Intervals from few resamples."""
+
+
 def true_and_predicted(ties):
     rng = np.random.default_rng(1)
     true, noise = rng.normal(size=(2, 40))
@@ -143,8 +148,7 @@ def test_predictions_all_the_same_have_kendall_tau_zero():
 
 
 @pytest.mark.parametrize("name", CLASS_METRICS)
-def test_estimates_of_classes_have_the_mean_over_seeds_within_their_interval(name, monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 100)
+def test_estimates_of_classes_have_the_mean_over_seeds_within_their_interval(name):
     true, predicted = some_classes()
     seeds = np.stack([predicted, predicted**2 / (predicted**2).sum(1, keepdims=True), np.roll(predicted, 1, 1)])
     mean, low, high = ends(estimate(CLASS_METRICS[name], true, seeds))
@@ -166,13 +170,16 @@ def mean_of_targets(true, predicted):
     return true.mean()
 
 
-def test_interval_shrinks_with_the_root_of_the_number_of_networks():
+def test_interval_shrinks_with_the_root_of_the_number_of_networks(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
     rng = np.random.default_rng(0)
     few, many = (estimate(mean_of_targets, rng.normal(size=n), np.zeros((1, n))) for n in (50, 1250))
     assert (few.high - few.low) / (many.high - many.low) == pytest.approx(5, rel=0.2)
 
 
-def test_interval_of_three_trainings_has_their_spread_as_student_t_does():
+def test_interval_of_three_trainings_has_their_spread_as_student_t_does(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
+
     def mean_of_predictions(true, predicted):
         return predicted.mean()
 
