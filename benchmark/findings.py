@@ -30,7 +30,10 @@ class Finding(Protocol):
 
 
 def to_json(value: Any) -> Any:
-    """Return dataclasses, arrays and estimates as JSON values; numbers in arrays have four significant digits."""
+    """Return dataclasses, arrays and estimates as JSON values; numbers in arrays have four significant digits.
+
+    Values of estimates have seven, because differences are taken from them.
+    """
     if isinstance(value, Estimate):
         return vars(value) | {"values": [float(f"{each:.7g}") for each in value.values]}
     if isinstance(value, np.ndarray):

@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from zoo.networks.stack import Stack
@@ -135,6 +135,11 @@ def disagreement(p: Probabilities) -> Float[np.ndarray, " couples"]:
     Source: Fort, Hu, Lakshminarayanan 2019, *Deep Ensembles: A Loss Landscape Perspective*,
     https://arxiv.org/abs/1912.02757.
     """
-    predicted = p.argmax(-1)
-    i, j = torch.triu_indices(len(p), len(p), 1)
-    return (predicted[i] != predicted[j]).double().mean(1).cpu().numpy()
+    first, second = of_couples(p.argmax(-1))
+    return (first != second).double().mean(1).cpu().numpy()
+
+
+def of_couples(values: Shaped[Tensor, "networks ..."]) -> tuple[Tensor, Tensor]:
+    """Return what belongs to the first, and to the second, of all choices of two networks i < j."""
+    first, second = torch.triu_indices(len(values), len(values), 1)
+    return values[first], values[second]

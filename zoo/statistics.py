@@ -117,7 +117,7 @@ def mean_interval(values: Values, varies: str = "networks") -> Estimate:
         ValueError: If there are no values.
     """
     if len(values) < MANY:
-        return _t_interval(values, varies, "t", len(values) - 1)
+        return _t_interval(values, varies, "t")
     if _alike(values):
         return _estimate(values, varies, "BCa")
     from scipy.stats import bootstrap, norm
@@ -154,7 +154,7 @@ def over_couples(values: Float[np.ndarray, " couples"], varies: str = "networks"
     n = len(between)
     of_network = between.sum(1) / (n - 1)
     pseudovalues = values.mean() + 2 * (n - 1) / (n - 2) * (of_network - values.mean())
-    return _t_interval(pseudovalues, varies, "jackknife", max(2, n - 2))
+    return _t_interval(pseudovalues, varies, "jackknife")
 
 
 def proportion(happened: Bool[np.ndarray, " values"], varies: str = "networks") -> Estimate:
@@ -187,7 +187,7 @@ def paired(estimate: Estimate, other: Estimate) -> Estimate:
         raise ValueError(f"estimates ({', '.join(methods)}) of {sizes[0]} and {sizes[1]} values cannot be paired")
     difference = np.subtract(estimate.values, other.values)
     if estimate.method == "jackknife":
-        return _t_interval(difference, estimate.varies, "jackknife", max(2, sizes[0] - 2))
+        return _t_interval(difference, estimate.varies, "jackknife")
     return mean_interval(difference, estimate.varies.replace(" and test examples", " on these test examples"))
 
 
@@ -278,13 +278,14 @@ def _alike(values: Values) -> bool:
     return not np.ptp(values) > 1e-12 * max(1, np.abs(values).max())
 
 
-def _t_interval(values: Values, varies: str, method: Method, freedom: int) -> Estimate:
+def _t_interval(values: Values, varies: str, method: Literal["t", "jackknife"]) -> Estimate:
     """Return the mean with Student's t interval; without one if there are one or two values, or all are alike."""
     found = _estimate(values, varies, method)
     if len(values) < 3 or _alike(values):
         return found
     from scipy.stats import sem, t
 
+    freedom = len(values) - 1 if method == "t" else max(2, len(values) - 2)
     half = float(sem(values) * t.ppf((1 + LEVEL) / 2, freedom))
     return replace(found, low=found.mean - half, high=found.mean + half)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from benchmark.inference import langevin
@@ -17,6 +17,7 @@ from benchmark.predictive import (
     Probabilities,
     detection,
     disagreement,
+    of_couples,
     predict,
     predictive_divergence,
     probabilities,
@@ -106,6 +107,13 @@ class Evaluator:
         """Labels of the test examples."""
         return self.data.test_y[:EXAMPLES]
 
+    @cached_property
+    def weights(self) -> tuple[Float[np.ndarray, "resamples examples"], Float[np.ndarray, "resamples others"]]:
+        """Weights of the test examples and of the others in each resample; the same examples are resampled together."""
+        inside, outside = map(len, self.inputs)
+        weights = resample(inside)
+        return weights, weights if self.data.outside is None else resample(outside, 1)
+
     def generator(self) -> torch.Generator:
         """Return a generator of draws in its initial state, the same at every call."""
         return torch.Generator().manual_seed(seed_for(self.seed, "posterior"))
@@ -113,7 +121,8 @@ class Evaluator:
     def at_checkpoint(self, posterior: Posterior) -> dict[str, Float[np.ndarray, " networks"]]:
         """Return the test loss and the test accuracy of posteriors, estimated from few draws."""
         p = predict(posterior, self.networks.treated, self.inputs[0], FEW, self.generator())
-        return {f"test_{name}": quality(p, self.labels)[name] for name in ("loss", "accuracy")}
+        measured = quality(p, self.labels)
+        return {f"test_{name}": measured[name] for name in ("loss", "accuracy")}
 
     def predict(self, posterior: Posterior) -> tuple[Probabilities, Probabilities]:
         """Return the predictions of posteriors for the test examples, and for the others."""
@@ -176,11 +185,8 @@ class Evaluator:
         varies: str = "posteriors",
     ) -> Bayesian:
         """Return the finding about predictions for the test examples and for others."""
-        weights = resample(len(self.labels))
-        permuted = self.data.outside is None  # the same examples, which are resampled together
-        other_weights = weights if permuted else resample(outside.shape[1], 1)
-        final = resampled_quality(inside, self.labels, weights)
-        final["detection"] = detection(inside, outside, weights, other_weights)
+        final = resampled_quality(inside, self.labels, self.weights[0])
+        final["detection"] = detection(inside, outside, *self.weights)
         return Bayesian(
             treatment=self.networks.treatment,
             method=method,
@@ -191,9 +197,3 @@ class Evaluator:
             apart=apart or {},
             zoo=self.networks.zoo.origin,
         )
-
-
-def of_couples(values: Shaped[Tensor, "posteriors ..."]) -> tuple[Tensor, Tensor]:
-    """Return what belongs to the first, and to the second, of all choices of two posteriors."""
-    first, second = torch.triu_indices(len(values), len(values), 1)
-    return values[first], values[second]

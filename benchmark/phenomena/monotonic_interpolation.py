@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 from benchmark.figures import Figure, panels
 from benchmark.lines import Curves, excess, measure_lines
@@ -54,9 +54,9 @@ def largest_increase(curves: Curves) -> Float[np.ndarray, " lines"]:
     return np.diff(curves, axis=1).max(1)
 
 
-def monotone(curves: Curves) -> Float[np.ndarray, " lines"]:
-    """Return 1 where the loss rises nowhere, else 0."""
-    return (np.diff(curves, axis=1) <= 0).all(1).astype(float)
+def monotone(curves: Curves) -> Bool[np.ndarray, " lines"]:
+    """Return whether the loss rises nowhere."""
+    return np.all(np.diff(curves, axis=1) <= 0, axis=1)
 
 
 def locally_convex(curves: Curves) -> Float[np.ndarray, " lines"]:
@@ -69,7 +69,7 @@ def under_chord(curves: Curves) -> Float[np.ndarray, " lines"]:
     return (excess(curves)[:, 1:-1] <= 0).mean(1)
 
 
-MEASURES: dict[str, Callable[[Curves], Float[np.ndarray, " lines"]]] = {
+MEASURES: dict[str, Callable[[Curves], Shaped[np.ndarray, " lines"]]] = {
     "largest_increase": largest_increase,
     "monotone": monotone,
     "locally_convex": locally_convex,
@@ -107,11 +107,11 @@ def measure(
             networks=networks.pairs.tolist(),
             train_loss=curves,
             measures={
-                name: proportion(values == 1) if name == "monotone" else mean_interval(values)
+                name: proportion(values) if values.dtype == bool else mean_interval(values)
                 for name, values in measured.items()
             },
             against={
-                name: {other: kendall_tau(values, others) for other, others in varied.items()}
+                name: {other: kendall_tau(values.astype(float), others) for other, others in varied.items()}
                 for name, values in measured.items()
             },
             zoo=networks.zoo.origin,
