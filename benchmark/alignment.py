@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -79,7 +79,8 @@ def weight_matching(
 
     The permutation of one axis that maximises the objective `<target, permuted row>`, and so minimises the distance,
     solves a linear assignment while all other axes stay unchanged. Axes take turns in random order until none of them
-    raises the objective. This finds a local optimum; for each network, the best of all starts is returned.
+    raises the objective. This finds a local optimum; for each network, the best of all starts is returned. Blocks, such
+    as attention heads, take their turn with the units in them. The running statistics of batch norm do not count.
 
     Arguments:
         layout: Layout of the rows.
@@ -94,8 +95,12 @@ def weight_matching(
 
     Source: Ainsworth et al. 2023, *Git Re-Basin*, algorithm 1, https://arxiv.org/abs/2209.04836.
     """
-    if twice := [p.name for p in layout.parameters if len({*p.axes} - {None}) < sum(a is not None for a in p.axes)]:
-        raise TaskError(f"weight matching: {twice[0]} has an axis twice; match such networks by activations")
+    for parameter in layout.split.parameters:
+        turns = [layout.blocks.get(axis, axis) for axis in parameter.names if axis is not None]
+        if twice := {axis for axis in turns if turns.count(axis) > 1}:
+            raise TaskError(
+                f"weight matching: {parameter.name} has the axis {min(twice)} twice; match such networks by activations"
+            )
     targets = targets.expand_as(rows)
     best, highest = _descend(layout, rows, targets, _identity(layout, len(rows)), rng, on_step)
     for _ in range(restarts - 1):
@@ -115,6 +120,8 @@ def activation_matching(stack: Stack, targets: Stack, x: Float[Tensor, "examples
         targets: Networks to bring them near to, one for each network or one for all.
         x: Examples on which units are compared.
 
+    Axes without an activation, and units in blocks, keep their order.
+
     Source: Ainsworth et al. 2023, *Git Re-Basin*, section 3.1, https://arxiv.org/abs/2209.04836.
     """
     sums: dict[str, Tensor] = {}
@@ -123,7 +130,8 @@ def activation_matching(stack: Stack, targets: Stack, x: Float[Tensor, "examples
         for axis, values in activations(stack, examples).items():
             products = target_activations[axis].expand(len(values), -1, -1) @ values.mT  # (K, units, units)
             sums[axis] = sums[axis] + products if axis in sums else products
-    return {axis: assign(products) for axis, products in sums.items()}
+    kept = {*stack.layout.blocks, *stack.layout.blocks.values()}
+    return {axis: assign(products) for axis, products in sums.items() if axis not in kept}
 
 
 def merge_many(
@@ -150,7 +158,7 @@ def merge_many(
     Source: Ainsworth et al. 2023, *Git Re-Basin*, algorithm 3, https://arxiv.org/abs/2209.04836.
     """
     orders, aligned = _identity(layout, len(rows)), rows.clone()
-    objective = _inner_products(aligned)
+    objective = _inner_products(aligned[:, layout.learned])
     while True:
         before = objective
         for k in rng.permutation(len(rows)):
@@ -159,7 +167,7 @@ def merge_many(
             aligned[k] = layout.permute(aligned[k : k + 1], step)[0]
             for axis, order in step.items():
                 orders[axis][k] = orders[axis][k, order[0]]
-            objective = _inner_products(aligned)
+            objective = _inner_products(aligned[:, layout.learned])
             on_step(objective)
         if not objective > before + GAIN * before.abs():
             return orders
@@ -173,16 +181,17 @@ def similarity(
     Arguments:
         layout: Layout of both networks.
         axis: Hidden axis whose units are compared.
-        tensors: Parameters of the networks by name, `(networks, *shape)`.
+        tensors: Parameters of the networks by name, `(networks, *shape)`, see `ParameterLayout.split`.
         targets: Parameters of the targets by name, `(networks, *shape)`.
     """
     products = []
-    for parameter in layout.parameters:
-        for dim, name in enumerate(parameter.axes, start=1):
-            if name == axis:
+    for parameter in layout.split.parameters:
+        for dim, name in enumerate(parameter.names, start=1):
+            if name == axis and parameter.name not in layout.statistics:
                 a, b = (each[parameter.name].movedim(dim, 1) for each in (targets, tensors))
                 products.append(a.reshape(*a.shape[:2], -1) @ b.reshape(*b.shape[:2], -1).mT)
-    return torch.stack(products).sum(0)
+    none = tensors[layout.parameters[0].name].new_zeros(1, layout.axes[axis], layout.axes[axis])
+    return torch.stack(products).sum(0) if products else none
 
 
 def assign(similarities: Float[Tensor, "networks units units"]) -> Int[Tensor, "networks units"]:
@@ -237,24 +246,56 @@ def _descend(
 ) -> tuple[Orders, Objective]:
     """Improve permutations until no axis raises the objective; return them and the objective of each network."""
     orders, rows = dict(start), layout.permute(rows, start)
-    objective = (targets * rows).sum(-1, dtype=torch.float64)
-    tensors, wanted = layout.unflatten(rows), layout.unflatten(targets)
+    counted = layout.learned.to(rows.device)
+    objective = (targets * rows * counted).sum(-1, dtype=torch.float64)
+    tensors, wanted = layout.split.unflatten(rows), layout.split.unflatten(targets)
     improving = torch.ones(len(rows), dtype=torch.bool)
     while improving.any():
         before = objective.clone()
-        for axis in rng.permutation(list(orders)):
-            products = similarity(layout, axis, tensors, wanted)
-            step = torch.arange(products.shape[1]).repeat(len(rows), 1)
-            step[improving] = assign(products[improving])
-            gain = (products.gather(2, step[:, :, None]).squeeze(2) - products.diagonal(dim1=1, dim2=2)).sum(1)
+        for axis in rng.permutation([axis for axis in orders if axis not in layout.blocks]):
+            step, gain = _turn(layout, axis, tensors, wanted, improving)
             accepted = gain > GAIN * objective.abs()
-            step[~accepted] = torch.arange(products.shape[1])
             objective = objective + gain.where(accepted, 0)
-            tensors = layout.permute_tensors(tensors, {axis: step})
-            orders[axis] = orders[axis].gather(1, step)
+            for moved, order in step.items():
+                order[~accepted] = torch.arange(order.shape[1])
+                orders[moved] = orders[moved].gather(1, order)
+            tensors = layout.permute_tensors(tensors, step)
             on_step(objective)
         improving = objective > before
     return orders, objective
+
+
+def _turn(
+    layout: ParameterLayout,
+    axis: str,
+    tensors: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    improving: Bool[Tensor, " networks"],
+) -> tuple[Orders, Objective]:
+    """Find the best permutation of one axis, and of the units in its blocks, and what it adds to the objective.
+
+    Units in a block are assigned once for every choice of a block of the target and one of the network; what these
+    assignments give is how similar two blocks are.
+    """
+    similarities = similarity(layout, axis, tensors, targets).expand(len(improving), -1, -1)
+    within: Orders = {}  # by axis: the best order of the units of block j for block i of the target, (K, i, j, units)
+    current = similarities.diagonal(dim1=1, dim2=2).sum(1)
+    for inner in (inner for inner, outer in layout.blocks.items() if outer == axis):
+        products = similarity(layout, inner, tensors, targets)
+        current = current + products.diagonal(dim1=1, dim2=2).sum(1)
+        blocks = products.unflatten(1, (layout.axes[axis], -1)).unflatten(3, (layout.axes[axis], -1)).transpose(2, 3)
+        within[inner] = assign(blocks.flatten(0, 2)).unflatten(0, blocks.shape[:3])
+        similarities = similarities + blocks.gather(4, within[inner][..., None]).sum((3, 4))
+    order = torch.arange(similarities.shape[1]).repeat(len(similarities), 1)
+    order[improving] = assign(similarities[improving])
+    chosen = order[:, :, None]
+    gain = similarities.gather(2, chosen).sum((1, 2)) - current
+    step = {axis: order}
+    for inner, units in within.items():
+        length = units.shape[3]
+        best = units.gather(2, chosen[..., None].expand(-1, -1, -1, length)).squeeze(2)
+        step[inner] = (chosen * length + best).flatten(1)
+    return step, gain
 
 
 def _identity(layout: ParameterLayout, networks: int) -> Orders:

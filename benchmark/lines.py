@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from benchmark.repair import reestimate
 from zoo.data import Data
 from zoo.errors import TaskError
 from zoo.networks.stack import Stack, averaged, in_turn, score_examples
@@ -49,7 +50,7 @@ def measure_lines(
     splits: Sequence[Literal["train", "test"]] = ("train", "test"),
     change: Change | None = None,
 ) -> dict[str, Curves]:
-    """Measure the loss and the accuracy of networks on lines.
+    """Measure the loss and the accuracy of networks on lines, each with statistics of batch norm of its own.
 
     Arguments:
         a: Networks at which the lines begin.
@@ -63,7 +64,7 @@ def measure_lines(
     Returns:
         `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`, for the chosen splits.
     """
-    stack = interpolate(a, b, points)
+    stack = reestimate(interpolate(a, b, points), data.train_x)
     if change is not None:
         ends = [end.repeat(points) for end in (a, b)]
         stack = change(stack, (ends[0], ends[1]), torch.linspace(0, 1, points).to(a.rows).repeat(len(a)))
@@ -91,25 +92,46 @@ def _logits_in_parts(
     The first layer is affine in its weights, so its outputs for the same input lie on a line, too. They are computed
     only at the two ends.
     """
-    first = first_layer(stack) if x.device.type == "cpu" else None  # a GPU is faster with many networks at a time
+    # A GPU is faster with many networks at a time.
+    first = first_layer(stack, x[:2]) if x.device.type == "cpu" else None
     if first is None:
         yield from stack.logits_in_parts(x)
         return
     first_input = _input_of(stack.module, first, x)
-    rest = copy.deepcopy(stack.module)
-    rest.set_submodule(first, nn.Identity())
-    networks = in_turn(replace(stack, module=rest))
+    networks = in_turn(replace(stack, module=_without(stack.module, first)))
     for ends in zip(in_turn(a), in_turn(b), strict=True):
         begin, end = (network.get_submodule(first)(first_input) for network in ends)
         for t, network in zip(np.linspace(0, 1, points), networks, strict=False):
             yield network(begin.lerp(end, t))[None]
 
 
-def first_layer(stack: Stack) -> str | None:
-    """Return the name of the linear map or convolution that is the only reader of the input; None if there is none."""
-    readers = {p.name.rpartition(".")[0] for p in stack.layout.parameters if "input" in p.axes}
+def first_layer(stack: Stack, x: Float[Tensor, "examples ..."]) -> str | None:
+    """Return the name of the linear map or convolution that is the only reader of the input; None if there is none.
+
+    It is the only reader if the network computes the same without it when it is given the layer's output as input.
+
+    Arguments:
+        stack: Networks.
+        x: Examples to try this on.
+    """
+    readers = {p.name.rpartition(".")[0] for p in stack.layout.parameters if "input" in p.names}
     name = readers.pop() if len(readers) == 1 else ""
-    return name if isinstance(stack.module.get_submodule(name), nn.Linear | nn.Conv2d) else None
+    network = stack.network(0)
+    layer = network.get_submodule(name)
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        return None
+    try:
+        same = torch.equal(_without(network, name)(layer(_input_of(network, name, x))), network(x))
+    except (RuntimeError, ValueError):  # the output has not the shape of an input, which another part reads, too
+        return None
+    return name if same else None
+
+
+def _without(module: nn.Module, layer: str) -> nn.Module:
+    """Return a copy of a module without a layer."""
+    rest = copy.deepcopy(module)
+    rest.set_submodule(layer, nn.Identity())
+    return rest
 
 
 def _input_of(module: nn.Module, layer: str, x: Tensor) -> Tensor:

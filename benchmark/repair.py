@@ -1,26 +1,58 @@
-"""Gives the units of interpolated networks the mean and the spread that they have at the ends of the line.
+"""Sets the norms of networks between others, whose activations are not those of the ends.
+
+Batch norm holds a mean and a variance of the activations of one network. Between networks these are measured again
+(`reestimate`), as in Lim et al. 2024, section 5.1, https://arxiv.org/abs/2405.20231.
+
+`repair` gives the units of interpolated networks the mean and the spread that they have at the ends of the line.
 
 Between two networks whose units match only roughly, activations shrink from layer to layer, which causes most of the
 loss on the line. Norms can undo this: at `(1 - t) a + t b` their scales and shifts are set so that each unit has the
 mean `(1 - t) mean_a + t mean_b` and the standard deviation `(1 - t) std_a + t std_b`.
 
 Source: Jordan, Sedghi, Saukh, Entezari, Neyshabur 2023, *REPAIR: REnormalizing Permuted Activations for Interpolation
-Repair*, https://arxiv.org/abs/2211.08403, here with LayerNorm and GroupNorm instead of batch norm.
+Repair*, https://arxiv.org/abs/2211.08403, here with norms of any kind.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from benchmark.alignment import outputs
 from zoo.errors import TaskError
-from zoo.networks.parameters import NORMS
-from zoo.networks.stack import Stack
+from zoo.networks.roles import NORMS
+from zoo.networks.stack import Stack, batch_size, in_turn
 
 
 def norms_of(module: nn.Module) -> list[str]:
     """Return the names of the norms in a module, in the order in which they act."""
     return [name for name, part in module.named_modules() if isinstance(part, NORMS)]
+
+
+def is_repairable(stack: Stack) -> bool:
+    """Return whether networks have norms, and each norm a scale and a shift to set."""
+    names, norms = {parameter.name for parameter in stack.layout.parameters}, norms_of(stack.module)
+    return bool(norms) and all(f"{norm}.{kind}" in names for norm in norms for kind in ("weight", "bias"))
+
+
+@torch.no_grad()
+def reestimate(stack: Stack, x: Float[Tensor, "examples ..."]) -> Stack:
+    """Measure the running statistics of batch norm anew; networks without batch norm are returned as they are.
+
+    The statistics of each network become means over batches of nearly equal size, which it sees as in training.
+
+    Arguments:
+        stack: Networks.
+        x: Training examples.
+    """
+    if not stack.layout.statistics:
+        return stack
+    whole = getattr(stack.module, "whole", False)
+    batches = x.tensor_split(1 if whole else -(-len(x) // batch_size(stack.module)))
+    measured = stack.with_rows(stack.rows.clone())  # which `in_turn` lets a module share
+    for network in in_turn(measured):
+        update_bn(batches, network)
+    return measured
 
 
 def repair(
@@ -35,11 +67,11 @@ def repair(
         x: Training examples on which means and standard deviations are measured.
 
     Raises:
-        TaskError: If the architecture has no norms.
+        TaskError: If the architecture has no norms, or one without scale or shift.
     """
     norms = norms_of(stack.module)
-    if not norms:
-        raise TaskError("repair: the architecture has no norms to set; choose another variant")
+    if not is_repairable(stack):
+        raise TaskError("repair: the architecture has no norms, or one without scale or shift; choose another variant")
     (mean_a, std_a), (mean_b, std_b) = (_statistics(end, norms, x) for end in ends)
     t = t[:, None]
     tensors = stack.layout.unflatten(stack.rows)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torch_geometric.data import Batch, Data
 
 from metanets.datasets import ZooRows
+from metanets.graph import largest, with_kernel
 from metanets.inputs import Reader
 from metanets.selection import Labelled, is_symmetric
 from zoo.errors import TaskError
@@ -85,17 +86,20 @@ class ItemByItem:
         dataset: Data set of graphs with a `y`, or of `(x, y)`.
         y: Targets, `(N,)`, as the data set gave them first.
         device: Device to which batches are moved.
+        kernel: Lengths of the largest kernel of all graphs, which others are padded to.
     """
 
     dataset: Any
     y: Shaped[Tensor, " networks"]
     device: torch.device | str = "cpu"
+    kernel: tuple[int, ...] | None = None
 
     def batch(self, index: Int[Tensor, "..."], rngs: Sequence[np.random.Generator] = ()) -> tuple[Any, Tensor]:
         """Return inputs and targets of some networks; graphs as one batch of PyG."""
         items = [self.dataset[i] for i in index.flatten().tolist()]
         if isinstance(items[0], Data):
-            graphs = Batch.from_data_list(items).to(self.device)
+            alike = items if self.kernel is None else [with_kernel(item, self.kernel) for item in items]
+            graphs = Batch.from_data_list(alike).to(self.device)
             return graphs, _targets([item.y for item in items]).view(index.shape).to(self.device)
         x, y = zip(*items, strict=True)
         stacked = torch.stack([torch.as_tensor(each) for each in x]).to(self.device)
@@ -121,7 +125,8 @@ def examples_of(data: Examples | Dataset[Any] | Sequence[Any]) -> Examples:
     if not items:
         raise TaskError("the data set is empty; give it networks")
     if isinstance(items[0], Data):
-        return ItemByItem(data, _targets([item.y for item in items]))
+        kernels = {tuple(item.kernel) for item in items if "kernel" in item}  # graphs of one's own have none
+        return ItemByItem(data, _targets([item.y for item in items]), kernel=largest(kernels) if kernels else None)
     if not isinstance(items[0], tuple | list) or len(items[0]) != 2:
         raise TaskError(f"the data set holds {type(items[0]).__name__}; metanetworks take graphs with a `y`, or (x, y)")
     y = _targets([y for _, y in items])

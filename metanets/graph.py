@@ -9,39 +9,52 @@ https://arxiv.org/abs/2312.04501; Kofinas et al. 2024, *Graph Neural Networks fo
 of Neural Networks*, https://arxiv.org/abs/2403.12143.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from math import prod
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.nn import Aggregation
 
-from zoo.networks.parameters import IDENTIFIED, Parameter, ParameterLayout
+from metanets.incidence import Incidence
+from zoo.errors import TaskError
+from zoo.networks.parameter import IDENTIFIED, Parameter
+from zoo.networks.parameters import ParameterLayout
 
-KINDS = ("weight", "bias", "norm_scale", "norm_shift", "residual")
+FIRST_KINDS = ("weight", "bias", "norm_scale", "norm_shift", "residual")
+KINDS = (*FIRST_KINDS, "norm_mean", "norm_variance", "scale", "shift", "embedding", "block")
+# The code of one of the first kinds has a single 1, that of another two, so that all graphs have codes of one length.
+ONES = [*((i,) for i in range(len(FIRST_KINDS))), *combinations(range(len(FIRST_KINDS)), 2)]
+KIND_CODES = torch.tensor([[float(i in ones) for i in range(len(FIRST_KINDS))] for ones in ONES[: len(KINDS)]])
 PLACES = ("input", "hidden", "output")
 FREQUENCIES = 4
 DEPTH_CODE = 2 * FREQUENCIES
+NETWORK = "network"  # axis of the node of parameters without units
 
 
 class ParameterGraph(nn.Module):
     """Turns rows into graphs, and graphs back into rows.
 
     There is a node for each unit of each axis. There is an edge from an input unit to an output unit for each weight or
-    kernel; the kernel's entries are the edge's values, with zeros around kernels smaller than the largest. Edges from a
-    unit to itself stand for its depthwise kernel, bias, norm scale and norm shift, and, with value 1, for each residual
-    addition.
+    kernel; the entries of the kernel, or of all positions that the two units share, are the edge's values, with zeros
+    around kernels smaller than the largest. Edges from a unit to itself stand for its depthwise kernel, bias, norm
+    scale and so on, and, with value 1, for each further weight that writes the unit, as in a residual addition. An edge
+    with value 1 leads from each block, such as
+    an attention head, to the units in it. Parameters without units are edges from one further node to itself.
 
     Arguments:
         layout: Layout of the rows.
-        mask: True where entries train, `(P,)`; the others are marked as fixed on the edges. All train by default.
+        mask: True unless entries are held constant, `(P,)`; those are marked as fixed on the edges. By default none is.
+        kernel: Lengths of the largest kernel that edges have room for, by default of the largest in the layout.
 
     Attributes:
         x: Whether a node is input, hidden or output, and the depth of its layer, `(nodes, codes)`.
-        unit: Number of an input or output node, from 1; 0 for all hidden units, `(nodes,)`.
+        unit: Number of a node among inputs, 1, 2, ..., or among outputs, -1, -2, ...; 0 for all others, `(nodes,)`.
         axis: Number of the axis of the layout that a node is a unit of, `(nodes,)`.
+        kernel: Lengths of the largest kernel, such as `(3, 3)`.
         edge_index: Source and target node of each edge, `(2, E)`.
         edge_kind: Position of an edge's kind in `KINDS`, `(E,)`.
         edge_code: Kind, depth of the layer, and which entries are fixed, `(E, codes)`.
@@ -49,6 +62,9 @@ class ParameterGraph(nn.Module):
         columns: Positions in a row of each edge's values, `(E, kernel)`; P stands for 0 and P + 1 for 1.
         incidence: Means of edges at nodes.
         runs: Numbers of edges of each tensor, and of nodes of each axis, on the host.
+
+    Raises:
+        TaskError: If a parameter connects more than two units, or its kernel is too large.
     """
 
     x: Tensor
@@ -60,63 +76,48 @@ class ParameterGraph(nn.Module):
     edge_tensor: Tensor
     columns: Tensor
 
-    def __init__(self, layout: ParameterLayout, mask: Bool[Tensor, " parameters"] | None = None) -> None:
+    def __init__(
+        self,
+        layout: ParameterLayout,
+        mask: Bool[Tensor, " parameters"] | None = None,
+        kernel: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        tensors = layout.split
         self.layout = layout
-        first, start = {}, 0
-        for axis, length in layout.axes.items():
-            first[axis], start = start, start + length
-        depth, writers = _depths(layout)
-        kernel = _largest_kernel(layout)
+        self.kernel = largest(filter(None, map(_positions, tensors.parameters))) if kernel is None else tuple(kernel)
+        lengths = layout.axes | ({} if all(map(_units, tensors.parameters)) else {NETWORK: 1})
+        nodes = dict(zip(lengths, torch.arange(sum(lengths.values())).split(list(lengths.values())), strict=True))
+        depth, writers = _depths(tensors)
+        groups = [*_parameter_edges(tensors, nodes, self.kernel), *_constant_edges(layout, nodes, depth, writers)]
 
-        edges, columns, kinds, layers = [], [], [], []
-        layer = 0
-        for parameter in layout.parameters:
-            layer += parameter.role == "weight"
-            edges.append(_edges(parameter, first))
-            columns.append(_columns(layout, parameter, kernel))
-            kinds.append(KINDS.index(parameter.role))
-            layers.append(layer)
-        for axis, count in writers.items():
-            for _ in range(count - 1):
-                node = torch.arange(first[axis], first[axis] + layout.axes[axis])
-                edges.append(torch.stack([node, node]))
-                columns.append(_pad(torch.full((len(node), 1, 1), layout.size + 1), kernel, layout.size))
-                kinds.append(KINDS.index("residual"))
-                layers.append(depth[axis])
-        sizes = torch.tensor([block.shape[1] for block in edges])
+        sizes = torch.tensor([group.ends.shape[1] for group in groups])
         fixed = torch.zeros(layout.size + 2)
         fixed[: layout.size] = 0 if mask is None else ~mask.cpu()
-        index, kind = torch.cat(columns), torch.tensor(kinds).repeat_interleave(sizes)
-        code = [
-            nn.functional.one_hot(kind, len(KINDS)),
-            encode_depth(torch.tensor(layers)).repeat_interleave(sizes, 0),
-            fixed[index],
-        ]
-        self.register_buffer("edge_index", torch.cat(edges, 1), persistent=False)
+        columns = [_pad(group.columns, group.positions, self.kernel, layout.size) for group in groups]
+        index, ends = torch.cat(columns), torch.cat([group.ends for group in groups], 1)
+        kind = torch.tensor([KINDS.index(group.kind) for group in groups]).repeat_interleave(sizes)
+        layer = encode_depth(torch.tensor([group.layer for group in groups])).repeat_interleave(sizes, 0)
+        self.register_buffer("edge_index", ends, persistent=False)
         self.register_buffer("edge_kind", kind, persistent=False)
-        self.register_buffer("edge_code", torch.cat(code, 1), persistent=False)
+        self.register_buffer("edge_code", torch.cat([KIND_CODES[kind], layer, fixed[index]], 1), persistent=False)
         self.register_buffer("edge_tensor", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.register_buffer("columns", index, persistent=False)
-        self.incidence = Incidence(self.edge_index, kind, start)
-        self.runs = sizes.tolist(), list(layout.axes.values())
-        self._describe_nodes(first, depth)
+        self.incidence = Incidence(ends, kind, sum(lengths.values()))
+        self.runs = sizes.tolist(), list(lengths.values())
+        self._describe_nodes(lengths, depth)
 
-    def _describe_nodes(self, first: dict[str, int], depth: dict[str, int]) -> None:
-        """Set the features of nodes, given the first node of each axis and the layer that writes it."""
-        layout = self.layout
-        lengths = torch.tensor(list(layout.axes.values()))
-        places = [PLACES.index(axis) if axis in IDENTIFIED else PLACES.index("hidden") for axis in layout.axes]
+    def _describe_nodes(self, lengths: dict[str, int], depth: dict[str, int]) -> None:
+        """Set the features of nodes, given the numbers of nodes and the layer that writes each axis."""
+        places = [PLACES.index(axis if axis in IDENTIFIED else "hidden") for axis in lengths]
         place = nn.functional.one_hot(torch.tensor(places), len(PLACES))
-        depths = encode_depth(torch.tensor([depth[axis] for axis in layout.axes]))
-        unit = torch.zeros(int(lengths.sum()), dtype=torch.long)
-        known = 1
-        for axis in sorted(IDENTIFIED & layout.axes.keys()):
-            unit[first[axis] : first[axis] + layout.axes[axis]] = torch.arange(known, known + layout.axes[axis])
-            known += layout.axes[axis]
-        self.register_buffer("x", torch.cat([place, depths], 1).repeat_interleave(lengths, 0), persistent=False)
-        self.register_buffer("unit", unit, persistent=False)
-        self.register_buffer("axis", torch.arange(len(lengths)).repeat_interleave(lengths), persistent=False)
+        depths = encode_depth(torch.tensor([depth.get(axis, 0) for axis in lengths]))
+        sign = {"input": 1, "output": -1}
+        unit = [sign.get(axis, 0) * torch.arange(1, length + 1) for axis, length in lengths.items()]
+        counts = torch.tensor(list(lengths.values()))
+        self.register_buffer("x", torch.cat([place, depths], 1).repeat_interleave(counts, 0), persistent=False)
+        self.register_buffer("unit", torch.cat(unit), persistent=False)
+        self.register_buffer("axis", torch.arange(len(counts)).repeat_interleave(counts), persistent=False)
 
     def forward(self, rows: Float[Tensor, "networks parameters"] | Float[Tensor, " parameters"]) -> Data:
         """Return one graph with the values of all rows, `edge_attr (E, N, kernel)`, or of a single row, `(E, kernel)`.
@@ -136,6 +137,7 @@ class ParameterGraph(nn.Module):
             edge_kind=self.edge_kind,
             edge_code=self.edge_code.to(rows.dtype),
             edge_tensor=self.edge_tensor,
+            kernel=self.kernel,
             **shared,
         )
 
@@ -147,77 +149,22 @@ class ParameterGraph(nn.Module):
         return rows[: self.layout.size].movedim(0, -1).contiguous()
 
 
-class Incidence(nn.Module):
-    """Averages edge states at nodes: a sparse matrix `(2 nodes, E)` and, for the backward pass, its transpose.
+class _EdgeGroup(NamedTuple):
+    """Edges of one parameter, or of value 1, that have one kind and one layer.
 
-    The first half of its rows is for incoming edges, the second for outgoing ones. A node takes the mean over its edges
-    of each kind, and the sum of these means, so that its one bias counts as much as all its weights.
-
-    Arguments:
-        edge_index: Source and target node of each edge, `(2, E)`.
-        edge_kind: Position of each edge's kind in `KINDS`, `(E,)`.
-        nodes: Number of nodes.
+    Attributes:
+        kind: Name of the kind.
+        layer: Number of the layer.
+        ends: Source and target of each edge, `(2, edges)`.
+        columns: Positions of its values in a row, `(edges, *positions)`.
+        positions: Lengths of the dimensions that index no units.
     """
 
-    def __init__(self, edge_index: Int[Tensor, "2 edges"], edge_kind: Int[Tensor, " edges"], nodes: int) -> None:
-        super().__init__()
-        edge = torch.arange(len(edge_kind)).repeat(2)
-        node = torch.cat([edge_index[1], nodes + edge_index[0]])
-        of_kind = len(KINDS) * node + edge_kind.repeat(2)
-        share = 1 / of_kind.bincount()[of_kind].double()
-        self.matrix = _CompressedRows(node, edge, share, 2 * nodes)
-        self.transpose = _CompressedRows(edge, node, share, len(edge_kind))
-
-    def forward(self, edges: Float[Tensor, "edges ..."]) -> Float[Tensor, "2 nodes ..."]:
-        """Return the means of incoming edges at each node, then those of outgoing edges."""
-        return _SparseProduct.apply(edges.flatten(1), self.matrix, self.transpose).view(2, -1, *edges.shape[1:])
-
-
-class _CompressedRows(nn.Module):
-    """A sparse matrix, its entries sorted by row; `start` holds the first entry of each row, and the number of all."""
-
-    column: Tensor
-    start: Tensor
-    value: Tensor
-
-    def __init__(
-        self,
-        row: Int[Tensor, " entries"],
-        column: Int[Tensor, " entries"],
-        value: Float[Tensor, " entries"],
-        rows: int,
-    ) -> None:
-        super().__init__()
-        order = row.argsort(stable=True)
-        start = nn.functional.pad(row.bincount(minlength=rows).cumsum(0), (1, 0))
-        for name, tensor in {"column": column[order], "start": start, "value": value[order]}.items():
-            self.register_buffer(name, tensor, persistent=False)
-
-    def forward(self, dense: Float[Tensor, "columns width"]) -> Float[Tensor, "rows width"]:
-        """Return the product of the matrix with a dense one."""
-        return nn.functional.embedding_bag(
-            self.column,
-            dense.contiguous(),
-            self.start,
-            mode="sum",
-            per_sample_weights=self.value.to(dense.dtype),
-            include_last_offset=True,
-        )
-
-
-class _SparseProduct(torch.autograd.Function):
-    """`torch.sparse.mm` of a matrix in compressed rows, faster in both passes since each row is written once."""
-
-    @staticmethod
-    def forward(ctx: Any, dense: Tensor, matrix: _CompressedRows, transpose: _CompressedRows) -> Tensor:
-        """Return matrix @ dense."""
-        ctx.transpose = transpose
-        return matrix(dense)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """Return transpose @ grad."""
-        return ctx.transpose(grad), None, None
+    kind: str
+    layer: int
+    ends: Tensor
+    columns: Tensor
+    positions: tuple[int, ...]
 
 
 def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:
@@ -227,70 +174,111 @@ def encode_depth(depth: Tensor) -> Float[Tensor, "... codes"]:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
+def with_kernel(graph: Data, kernel: Sequence[int]) -> Data:
+    """Return a graph whose edges have room for larger kernels, so that it can be joined with graphs of other networks.
+
+    As a transform of `ZooGraphs` it makes the graphs of several architectures alike for PyG's loaders; `fit` and
+    `predict` call it themselves.
+
+    Arguments:
+        graph: Graph of one network, or a disjoint union of graphs with the same kernel.
+        kernel: Lengths of the largest kernel, such as `(3, 3)`.
+
+    Raises:
+        TaskError: If the graph has a larger kernel.
+    """
+    own = tuple(graph.kernel if graph.batch is None else graph.kernel[0])
+    if own == tuple(kernel):
+        return graph
+    if not _fits(own, kernel):
+        raise TaskError(f"graph: its kernels are {own}, which do not fit in {tuple(kernel)}; take a larger `kernel`")
+    place = _pad(torch.arange(prod(own)), own, tuple(kernel), prod(own))[0].to(graph.edge_attr.device)
+    graph, codes = graph.clone(), graph.edge_code.shape[1] - prod(own)
+    for name, before in (("edge_attr", 0), ("edge_code", codes)):
+        values = nn.functional.pad(graph[name], (0, 1))  # a zero to be put where the smaller kernel has nothing
+        kept = torch.arange(before, device=place.device)
+        graph[name] = values.index_select(-1, torch.cat([kept, before + place]))
+    graph.kernel = tuple(kernel) if graph.batch is None else [tuple(kernel)] * len(graph.kernel)
+    return graph
+
+
+def largest(kernels: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the lengths of a kernel in which all fit, those of fewer dimensions along the last ones; 1 x 1 if none."""
+    kernels = list(kernels) or [(1, 1)]
+    dims = max(map(len, kernels))
+    return tuple(map(max, zip(*((1,) * (dims - len(lengths)) + lengths for lengths in kernels), strict=True)))
+
+
+def _fits(small: Sequence[int], kernel: Sequence[int]) -> bool:
+    """Return whether a kernel, of as many dimensions or fewer, fits in another."""
+    return len(small) <= len(kernel) and largest([tuple(small), tuple(kernel)]) == tuple(kernel)
+
+
+def _units(parameter: Parameter) -> tuple[str, ...]:
+    """Return the axes of the units that a parameter belongs to."""
+    return tuple(axis for axis in parameter.names if axis is not None)
+
+
+def _positions(parameter: Parameter) -> tuple[int, ...]:
+    """Return the lengths of the dimensions that index no units, such as those of a kernel."""
+    return tuple(length for axis, length in zip(parameter.names, parameter.shape, strict=True) if axis is None)
+
+
 def _depths(layout: ParameterLayout) -> tuple[dict[str, int], dict[str, int]]:
     """Return for each axis the first layer that writes it, 0 for inputs, and the number of weights that write it."""
     depth, writers = {"input": 0}, dict.fromkeys(layout.axes, 0)
-    for weight in layout.weights:
-        out, into = weight.axes[:2]
-        if out is not None and into is not None:
+    for parameter in layout.parameters:
+        units = _units(parameter)
+        if parameter.role in ("weight", "embedding") and len(units) == 2:
+            out, into = units if parameter.role == "weight" else units[::-1]
             depth.setdefault(out, depth.get(into, 0) + 1)
             writers[out] += 1
     return depth, writers
 
 
-def _largest_kernel(layout: ParameterLayout) -> tuple[int, ...]:
-    kernels = [weight.shape[2:] for weight in layout.weights if len(weight.shape) > 2] or [(1, 1)]
-    return tuple(max(lengths) for lengths in zip(*kernels, strict=True))
+def _parameter_edges(
+    layout: ParameterLayout, nodes: dict[str, Tensor], kernel: tuple[int, ...]
+) -> Iterator["_EdgeGroup"]:
+    """Yield the edges of each parameter: from units that are read to units that are written, or within a unit."""
+    layer = 0
+    for parameter in layout.parameters:
+        layer += parameter.role in ("weight", "embedding")
+        where, units, positions = layout.slices[parameter.name], _units(parameter), _positions(parameter)
+        if len(units) > 2:
+            fact = f"connects units of {', '.join(units)}"
+            raise TaskError(f"{parameter.name}: {fact}; an edge of a graph connects two units")
+        if not _fits(positions, kernel):
+            raise TaskError(f"{parameter.name}: its kernel {positions} does not fit in {kernel}; take a larger one")
+        if len(units) < 2:  # all but weights and embeddings, and of these depthwise kernels
+            own = nodes[units[0] if units else NETWORK]
+            ends = torch.stack([own, own])
+        else:
+            pairs = torch.cartesian_prod(*(nodes[axis] for axis in units)).T
+            ends = pairs if parameter.role == "embedding" else pairs.flip(0)
+        dims = [dim for dim, axis in enumerate(parameter.names) if axis is not None]
+        index = torch.arange(where.start, where.stop).view(parameter.shape).movedim(dims, list(range(len(dims))))
+        yield _EdgeGroup(parameter.role, layer, ends, index.reshape(-1, *positions), positions)
 
 
-def _edges(parameter: Parameter, first: dict[str, int]) -> Tensor:
-    """Return `(2, edges)`, from inputs to outputs or from a unit to itself, in the order of the row."""
-    nodes = [
-        torch.arange(first[axis], first[axis] + length)
-        for axis, length in zip(parameter.axes, parameter.shape, strict=True)
-        if axis is not None
-    ]
-    if len(nodes) == 1:  # all but weights, and of these depthwise kernels
-        return torch.stack([nodes[0], nodes[0]])
-    target, source = torch.meshgrid(*nodes, indexing="ij")
-    return torch.stack([source.flatten(), target.flatten()])
+def _constant_edges(
+    layout: ParameterLayout, nodes: dict[str, Tensor], depth: dict[str, int], writers: dict[str, int]
+) -> Iterator["_EdgeGroup"]:
+    """Yield the edges of value 1: of every further weight that writes a unit, and from blocks to the units in them."""
+    sources = [("residual", axis, nodes[axis]) for axis, count in writers.items() for _ in range(count - 1)]
+    for inner, outer in layout.blocks.items():
+        sources.append(("block", inner, nodes[outer].repeat_interleave(len(nodes[inner]) // len(nodes[outer]))))
+    for kind, axis, source in sources:
+        ones = torch.full((len(source),), layout.size + 1)
+        yield _EdgeGroup(kind, depth.get(axis, 0), torch.stack([source, nodes[axis]]), ones, ())
 
 
-def _columns(layout: ParameterLayout, parameter: Parameter, kernel: tuple[int, ...]) -> Tensor:
-    """Return the columns of a parameter's edges, `(edges, kernel)`."""
-    where = layout.slices[parameter.name]
-    own = parameter.shape[2:] or (1,) * len(kernel)
-    return _pad(torch.arange(where.start, where.stop).view(-1, *own), kernel, layout.size)
-
-
-def _pad(columns: Tensor, kernel: tuple[int, ...], nothing: int) -> Tensor:
-    """Put kernels `(edges, ...)` in the middle of the largest, flattened."""
+def _pad(columns: Tensor, own: tuple[int, ...], kernel: tuple[int, ...], nothing: int) -> Tensor:
+    """Put kernels `(edges, *own)` in the middle of the largest, flattened."""
+    own = (1,) * (len(kernel) - len(own)) + own
+    columns = columns.reshape(-1, *own)
     padded = torch.full((len(columns), *kernel), nothing)
     middle = [
-        slice((all_ - own) // 2, (all_ - own) // 2 + own) for all_, own in zip(kernel, columns.shape[1:], strict=True)
+        slice((all_ - length) // 2, (all_ - length) // 2 + length) for all_, length in zip(kernel, own, strict=True)
     ]
     padded[(slice(None), *middle)] = columns
     return padded.view(len(columns), prod(kernel))
-
-
-class EdgeMean(Aggregation):
-    """The mean over the first dimension within each group.
-
-    It equals `torch_geometric.nn.MeanAggregation`; the backward pass of `index_add` is much faster than of a scatter.
-    """
-
-    def forward(
-        self,
-        x: Float[Tensor, "edges ..."],
-        index: Int[Tensor, " edges"] | None = None,
-        ptr: Tensor | None = None,
-        dim_size: int | None = None,
-        dim: int = 0,
-        max_num_elements: int | None = None,
-    ) -> Float[Tensor, "groups ..."]:
-        """Return the means; zero for an empty group."""
-        assert index is not None
-        size = int(index.max()) + 1 if dim_size is None else dim_size
-        # `bincount` would make the host wait for a GPU.
-        count = x.new_zeros(size).index_add_(0, index, x.new_ones(len(index))).clamp_(min=1)
-        return x.new_zeros(size, *x.shape[1:]).index_add(0, index, x) / count.view(-1, *[1] * (x.ndim - 1))

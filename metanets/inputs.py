@@ -26,7 +26,7 @@ class Reader(nn.Module):
 
     Arguments:
         layout: Layout of the rows.
-        mask: True where entries train, `(P,)`; the others are the same in all networks.
+        mask: True unless entries are held constant, `(P,)`; those are the same in all networks.
         activations: By axis, the name of the module that acts on it, such as `ReLU`.
         include_fixed: Whether to read the entries, too, that do not train.
 

@@ -23,6 +23,7 @@ from metanets.metrics import measure
 from metanets.selection import Labelled, label
 from metanets.settings import Settings
 from zoo.errors import TaskError
+from zoo.networks.roles import named_tensors
 from zoo.store.networks import Networks
 
 Predictable = Networks | Labelled | Tensor | NDArray[Any] | Sequence[Any] | Dataset[Any] | Examples
@@ -167,7 +168,7 @@ class Metanet:
 
     def _row(self, module: nn.Module) -> Tensor:
         assert self.reader is not None
-        named = dict(module.named_parameters())
+        named = named_tensors(module)
         shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
         if shapes != {parameter.name: parameter.shape for parameter in self.reader.layout.parameters}:
             raise TaskError(f"module: its parameters are not those that {self} reads")

@@ -11,13 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.unusual import Flat, Normed, Skip, Unusual
 from zoo.data import Data
-from zoo.networks.architectures import ARCHITECTURES
+from zoo.networks.architectures import ARCHITECTURES, register
 from zoo.recipes.recipe import Recipe
 from zoo.seeds import rng_for
 from zoo.treatments import TREATMENTS, Treated
 
 CLASSES = 4
+register(Flat, "flat")
+register(Unusual, "unusual")
+register(Skip, "skip")
+register(Normed, "normed")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,18 @@ NETWORKS = {
     ),
     "resnet8": Network("resnet", {"blocks": 1, "width": 0.375, "classes": CLASSES}, (3, 8, 8)),
     "gnn": Network("gnn", {"classes": CLASSES, "hidden": 12}, (1,)),
+    "resnet_batch": Network("resnet", {"width": 0.375, "channels": 1, "classes": CLASSES, "norm": "batch"}, (1, 8, 8)),
+    "gnn_batch": Network("gnn", {"classes": CLASSES, "hidden": 12, "norm": "batch"}, (1,)),
+    "vit": Network(
+        "vit",
+        {"size": 4, "patch": 2, "channels": 2, "width": 8, "heads": 2, "blocks": 1, "classes": CLASSES},
+        (2, 4, 4),
+    ),
+    "flat": Network("flat", {"classes": CLASSES}, (2, 6, 6)),
+    "flat_last": Network("flat", {"classes": CLASSES, "channels_last": True}, (2, 6, 6)),
+    "skip": Network("skip", {"classes": CLASSES}, (2, 6, 6)),
+    "normed": Network("normed", {"classes": CLASSES}, (8, 8)),
+    "unusual": Network("unusual", {"classes": CLASSES}, (8,)),
     "resnet14": Network("resnet", {"blocks": 2, "width": 0.375, "channels": 1, "classes": CLASSES}, (1, 6, 6)),
 }
 
@@ -84,6 +101,17 @@ def some_thetas(treated, networks=3, seed=0, dtype=torch.float64) -> Tensor:
     rows = [treated.layout.draw_initial(rng).to(dtype) for _ in range(networks)]
     noise = torch.from_numpy(rng.normal(0, 0.2, (networks, treated.layout.size)))
     return treated.keep_trainable(torch.stack(rows) + noise.to(dtype))
+
+
+def rolled(layout, axis):
+    """Permutations that move each unit of an axis by one, those in blocks within their block."""
+    order = torch.arange(layout.axes[axis])
+    if axis in layout.blocks:
+        return {axis: order.view(layout.axes[layout.blocks[axis]], -1).roll(1, 1).flatten()}
+    moved = {axis: order.roll(1)}
+    for inner in (inner for inner, outer in layout.blocks.items() if outer == axis):
+        moved[inner] = torch.arange(layout.axes[inner]).view(layout.axes[axis], -1).roll(1, 0).flatten()
+    return moved
 
 
 def some_data(shape=(8,), train=43, test=20, seed=0) -> Data:

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from zoo.data import Data, load_data
     from zoo.errors import AsymZooError
     from zoo.networks.architectures import Architecture, register
-    from zoo.networks.parameters import Parameter, ParameterLayout
+    from zoo.networks.parameter import Parameter
+    from zoo.networks.parameters import ParameterLayout
     from zoo.networks.stack import Stack
     from zoo.opening import open_zoo
     from zoo.recipes.recipe import Recipe
@@ -23,7 +24,7 @@ _HOMES = {
     "load_data": "data",
     "Architecture": "networks.architectures",
     "register": "networks.architectures",
-    "Parameter": "networks.parameters",
+    "Parameter": "networks.parameter",
     "ParameterLayout": "networks.parameters",
     "Stack": "networks.stack",
     "open_zoo": "opening",

@@ -65,7 +65,7 @@ def count_parameters(recipe: Any, treatment: str) -> dict[str, int]:
 
 
 def _counts(treated: Any) -> dict[str, int]:
-    trainable = treated.mask.reshape(-1, treated.layout.size)[0]  # of the first network, if each has its own mask
+    trainable = treated.trainable.reshape(-1, treated.layout.size)[0]  # of the first network, if each has its own mask
     return {"parameters": treated.layout.size, "trainable": int(trainable.sum())}
 
 

@@ -194,7 +194,7 @@ def gradients(
         (products,) = vmap(back)(root(outputs))
         return outputs, products
 
-    tensors = layout.unflatten(rows)
+    tensors = treated.stack(rows).tensors()
     batched = vmap(vmap(one, (None, 0)), (0, None))
     vectors = len(root(module(x[:1])[0]))
     portion = max(1, PORTION_BYTES // (rows.element_size() * rows.numel() * vectors))

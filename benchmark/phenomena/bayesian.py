@@ -51,7 +51,8 @@ def measure(
         log: Function that is called with a line of text at each checkpoint of the training.
 
     Raises:
-        TaskError: If there are fewer than two trained networks, or none of their weights can be made random.
+        TaskError: If there are fewer than two trained networks, none of their weights can be made random, or they
+            have batch norm.
     """
     check_shared(networks, "constants")
     networks = trained(networks, 2)
@@ -59,6 +60,11 @@ def measure(
         raise TaskError(
             f"{networks.zoo.folder}: {networks.treatment} has no linear maps or convolutions to make random; "
             "take another zoo"
+        )
+    if networks.layout.statistics:
+        raise TaskError(
+            f"{networks.zoo.folder}: the statistics of batch norm belong to one set of weights, not to a posterior; "
+            "take a zoo with another norm"
         )
     evaluator = Evaluator(networks[:NETWORKS], data, seed)
     findings = evaluator.trained_networks(networks[:ENSEMBLED])

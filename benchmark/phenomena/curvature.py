@@ -78,7 +78,7 @@ def measure(
     x, y = data.train_x[:EXAMPLES], data.train_y[:EXAMPLES]
     eigenvalues, traces, errors = [], [], []
     for portion in portions(networks, x.device, load=LOAD):
-        stack, mask = portion.stack(), portion.treated.mask
+        stack, mask = portion.stack(), portion.treated.trainable
         product = partial(hessian_product, stack, mask, x, y)
         eigenvalues.append(largest_eigenvalues(product, _draw_direction(stack, mask, rng)))
         samples = torch.stack([_sample_trace(product, stack, mask, rng) for _ in range(PROBES)], 1)

@@ -82,7 +82,7 @@ def measure(
         stacks[True] = permute_checked(stack, orders, data.train_x)
     findings = []
     for aligned, chosen in stacks.items():
-        rows = chosen.rows[:, networks.mask].double()
+        rows = chosen.rows[:, networks.trainable].double()
         distances = on_scales(torch.pdist(rows).numpy(), rows.shape[1])
         spectrum = principal_variances(rows)
         findings.append(

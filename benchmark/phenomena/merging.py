@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmark.alignment import is_permutable, merge_many, permute_checked
 from benchmark.figures import Figure, error_bars, panels
 from benchmark.predictive import Resampled, Weights, probabilities, resampled_quality
+from benchmark.repair import reestimate
 from benchmark.selection import good, portions
 from zoo.data import Data
 from zoo.networks.stack import Stack
@@ -119,6 +120,7 @@ def _measure_groups(
     merged = {"mean": mean_of(stack, size), "greedy_soup": greedy_soup(stack, size, train_loss, data)}
     if seed is not None:
         merged["aligned_mean"] = mean_of(in_one_order(stack, size, data.train_x, seed), size)
+    merged = {way: reestimate(networks, data.train_x) for way, networks in merged.items()}
     p = probabilities(stack, data.test_x).unflatten(0, (-1, size))  # (groups, size, examples, classes)
     predicted = {way: probabilities(network, data.test_x) for way, network in merged.items()}
     predicted["best"] = p[torch.arange(len(p)), train_loss.argmin(1)]
@@ -160,7 +162,7 @@ def greedy_soup(stack: Stack, size: int, train_loss: Float[Tensor, "groups size"
     soup, loss, count = rows[groups, order[:, 0]].clone(), train_loss.amin(1), torch.ones(len(rows), 1)
     for k in range(1, size):
         larger = soup + (rows[groups, order[:, k]] - soup) / (count + 1)
-        new_loss = stack.with_rows(larger).evaluate(data.train_x, data.train_y).loss
+        new_loss = reestimate(stack.with_rows(larger), data.train_x).evaluate(data.train_x, data.train_y).loss
         taken = new_loss <= loss
         soup[taken], loss[taken], count[taken] = larger[taken], new_loss[taken], count[taken] + 1
     return stack.with_rows(soup)

@@ -17,7 +17,7 @@ import torch
 from benchmark.alignment import activation_matching, is_permutable, permute_checked, weight_matching
 from benchmark.figures import Figure, panels
 from benchmark.lines import Curves, as_loss, barrier, excess, measure_lines, on_scales
-from benchmark.repair import norms_of, repair
+from benchmark.repair import is_repairable, repair
 from benchmark.selection import good, portions
 from zoo.data import Data
 from zoo.networks.stack import Stack
@@ -127,7 +127,7 @@ def measure_variant(
         b = _matched(b, a, x, variant, seed)
         change = partial(repair, x=x) if variant == "repaired" else None
         parts.append(measure_lines(a, b, data, points, change=change))
-        distances.append((b.rows - a.rows).norm(dim=1))
+        distances.append((b.rows - a.rows)[:, a.layout.learned].norm(dim=1))
         progress(len(a))
     curves = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     costs = {name: as_loss(name, values) for name, values in curves.items()}
@@ -139,7 +139,9 @@ def measure_variant(
         curves=curves,
         barriers={name: mean_interval(barrier(c), VARIES) for name, c in costs.items()},
         midpoints={name: mean_interval(excess(c)[:, points // 2], VARIES) for name, c in costs.items()},
-        distance={name: mean_interval(d, "lines") for name, d in on_scales(distance, int(networks.mask.sum())).items()},
+        distance={
+            name: mean_interval(d, "lines") for name, d in on_scales(distance, int(networks.trainable.sum())).items()
+        },
         zoo=networks.zoo.origin,
     )
 
@@ -167,7 +169,7 @@ def _possible(networks: Networks, data: Data) -> Sequence[Variant]:
     stack = networks[:2].stack()
     if not is_permutable(stack, data.train_x):
         return VARIANTS[:1]
-    return VARIANTS if norms_of(stack.module) else VARIANTS[:3]
+    return VARIANTS if is_repairable(stack) else VARIANTS[:3]
 
 
 def _matched(stack: Stack, targets: Stack, x: torch.Tensor, variant: Variant, seed: int) -> Stack:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmark.figures import Figure, panels
+from benchmark.repair import reestimate
 from benchmark.selection import good
 from zoo.data import Data
 from zoo.progress import Progress, ignore
@@ -73,7 +74,7 @@ def measure(networks: Networks, data: Data, *, points: int = POINTS, progress: P
     x, y = (torch.linspace(float(a), float(b), points) for a, b in zip(low - margin, high + margin, strict=True))
     places = torch.cartesian_prod(y, x).flip(1)  # (points^2, 2), x fastest
     rows = stack.rows[0] + places @ axes
-    measured = stack.with_rows(rows).evaluate(data.test_x, data.test_y)
+    measured = reestimate(stack.with_rows(rows), data.train_x).evaluate(data.test_x, data.test_y)
     loss, accuracy = (values.view(points, points).numpy() for values in (measured.loss, measured.accuracy))
     progress(len(networks))
     return [

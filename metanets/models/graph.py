@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import MLP, MessagePassing
 
-from metanets.graph import EdgeMean, ParameterGraph
+from metanets.graph import ParameterGraph, with_kernel
+from metanets.incidence import EdgeMean
 from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
 
@@ -30,26 +31,35 @@ class GraphMetanetwork(Metanetwork):
     https://arxiv.org/abs/1806.03536, for what is read off.
 
     Arguments:
-        reader: Reader of the networks whose graph is shared; networks of a disjoint union have as many inputs, classes
-            and kernel entries as these.
+        reader: Reader of the networks whose graph is shared. Networks of a disjoint union have kernels no larger than
+            `kernel`; inputs and classes beyond the number of these have no state of their own.
         outputs: Number of outputs.
         hidden: Size of all states.
         layers: Layers that update nodes; edges are updated between them.
+        kernel: Lengths of the largest kernel that can be read, by default of the largest in the reader's layout.
     """
 
     reads = "tensors"
 
-    def __init__(self, reader: Reader, outputs: int, hidden: int, layers: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        outputs: int,
+        hidden: int,
+        layers: Sequence[nn.Module],
+        kernel: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(reader)
-        self.graph = ParameterGraph(reader.layout, reader.mask)
+        self.graph = ParameterGraph(reader.layout, reader.mask, kernel)
         self.at_once = max(1, CACHE // (4 * hidden * len(self.graph.columns)))
         node_codes, edge_codes = self.graph.x.shape[1], self.graph.edge_code.shape[1]
-        self.unit = nn.Embedding(int(self.graph.unit.max()) + 1, hidden)
+        self.inputs, self.classes = int(self.graph.unit.max()), -int(self.graph.unit.min())
+        self.unit = nn.Embedding(1 + self.inputs + self.classes, hidden)
         nn.init.normal_(self.unit.weight, std=0.1)  # at first, what a unit is drowns no weights
         self.node_code = nn.Linear(node_codes, hidden, bias=False)
         self.edge_code = nn.Linear(edge_codes, hidden)
-        kernel = self.graph.columns.shape[1]
-        self.edge_value = nn.Parameter(torch.empty(kernel, hidden).uniform_(-1, 1) / kernel**0.5)  # as of `nn.Linear`
+        values = self.graph.columns.shape[1]
+        self.edge_value = nn.Parameter(torch.empty(values, hidden).uniform_(-1, 1) / values**0.5)  # as of `nn.Linear`
         self.edge = nn.Linear(hidden, hidden)
         self.layers = nn.ModuleList(layers)
         self.edge_updates = nn.ModuleList(EdgeUpdate(hidden) for _ in layers[1:])
@@ -58,8 +68,8 @@ class GraphMetanetwork(Metanetwork):
 
     def forward(self, networks: Float[Tensor, "networks parameters"] | Data) -> Float[Tensor, "networks outputs"]:
         """Return the outputs for each row, or each graph of a disjoint union."""
-        graph = networks if isinstance(networks, Data) else self.graph(networks)
-        nodes, code = self.node_code(graph.x) + self.unit(graph.unit), self.edge_code(graph.edge_code)
+        graph = with_kernel(networks, self.graph.kernel) if isinstance(networks, Data) else self.graph(networks)
+        nodes, code = self.node_code(graph.x) + self.unit(self._own(graph.unit)), self.edge_code(graph.edge_code)
         if graph.edge_attr.ndim == 3:
             nodes, code = nodes[:, None], code[:, None]
         edges = self.edge((graph.edge_attr @ self.edge_value).add_(code).relu_())
@@ -68,6 +78,11 @@ class GraphMetanetwork(Metanetwork):
         nodes = self.pass_messages(nodes, edges, graph)
         of_nodes = self.read_nodes(nodes, graph.x, graph.axis, graph.batch, node_runs)
         return self.head(torch.cat([of_edges, of_nodes], -1))
+
+    def _own(self, unit: Int[Tensor, " nodes"]) -> Int[Tensor, " nodes"]:
+        """Return the number of each node's state: inputs come first, then classes; 0 is that of hidden units."""
+        known = (unit <= self.inputs) & (unit >= -self.classes)
+        return torch.where(unit < 0, self.inputs - unit, unit).where(known, 0)
 
     @abstractmethod
     def pass_messages(

@@ -8,6 +8,8 @@ Here one projection of an edge modulates keys and values alike, queries are the 
 at incoming edges, half at outgoing ones.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -99,12 +101,21 @@ class NeuralGraphTransformer(GraphMetanetwork):
         hidden: Size of node and edge states.
         heads: Number of attention heads, an even one.
         layers: Number of layers of attention.
+        kernel: Lengths of the largest kernel that can be read, by default of the largest in the reader's layout.
     """
 
     settings = Settings(epochs=15, steps=1600, batch_size=16)  # those of gmn, with fewer epochs since each takes longer
 
-    def __init__(self, reader: Reader, outputs: int = 1, hidden: int = 16, heads: int = 2, layers: int = 2) -> None:
-        super().__init__(reader, outputs, hidden, [Layer(hidden, heads) for _ in range(layers)])
+    def __init__(
+        self,
+        reader: Reader,
+        outputs: int = 1,
+        hidden: int = 16,
+        heads: int = 2,
+        layers: int = 2,
+        kernel: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(reader, outputs, hidden, [Layer(hidden, heads) for _ in range(layers)], kernel)
 
     def pass_messages(
         self,

@@ -17,7 +17,8 @@ from metanets.inputs import Reader
 from metanets.models.base import Metanetwork
 from metanets.settings import Settings
 from zoo.errors import TaskError
-from zoo.networks.parameters import IDENTIFIED, ParameterLayout
+from zoo.networks.parameter import IDENTIFIED
+from zoo.networks.parameters import ParameterLayout
 
 AxisSet = tuple[str, ...]  # sorted
 Features = dict[AxisSet, Tensor]  # of all entries that have these axes: (*lengths, networks, channels)
@@ -112,7 +113,7 @@ class NeuralFunctional(Metanetwork):
 
     def __init__(self, reader: Reader, outputs: int, channels: int, layers: int, codes: int) -> None:
         super().__init__(reader)
-        self.layout = reader.layout
+        self.layout = reader.layout.split
         refuse_repeated_axes(self.layout)
         marks = (~reader.mask).to(torch.get_default_dtype())[None]
         self.register_buffer("marks", marks if marks.any() else None, persistent=False)
@@ -130,7 +131,7 @@ class NeuralFunctional(Metanetwork):
         parts: dict[AxisSet, list[Tensor]] = {}
         for values in (x,) if self.marks is None else (x, self.marks.expand_as(x)):
             for name, tensor in self.layout.unflatten(values).items():
-                axes_of = enumerate(self.layout[name].axes)
+                axes_of = enumerate(self.layout[name].names)
                 dims = {axis: 1 + d for d, axis in axes_of if axis is not None and axis not in self.folded}
                 axes = tuple(sorted(dims))
                 tensor = tensor.movedim([dims[axis] for axis in axes] + [0], list(range(len(axes) + 1)))
@@ -153,7 +154,7 @@ def refuse_repeated_axes(layout: ParameterLayout) -> None:
     """Raise a `TaskError` if a tensor has one axis twice: further linear maps of it would be equivariant."""
     for parameter in layout.parameters:
         for axis in layout.axes:
-            if parameter.axes.count(axis) > 1:
+            if parameter.names.count(axis) > 1:
                 raise TaskError(
                     f"{parameter.name}: has the axis {axis} twice, which neural functionals cannot read; take a graph "
                     "metanetwork, such as gmn"

@@ -23,7 +23,8 @@ from torch_geometric.data import Data
 from metanets.inputs import Tensors
 from metanets.models.gmn import GMN
 from zoo.errors import TaskError
-from zoo.networks.parameters import Parameter, ParameterLayout
+from zoo.networks.parameter import Parameter
+from zoo.networks.parameters import ParameterLayout
 
 
 class Rescaling(nn.Module):
@@ -39,7 +40,7 @@ class Rescaling(nn.Module):
 
     def __init__(self, layout: ParameterLayout, activations: Mapping[str, str]) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout = layout.split
         self.axes = [axis for axis in layout.hidden_axes if activations[axis] == "ReLU"]
 
     def forward(self, rows: Float[Tensor, "*networks parameters"]) -> Float[Tensor, "*networks parameters"]:
@@ -47,15 +48,15 @@ class Rescaling(nn.Module):
         tensors = self.layout.unflatten(rows)
         for i, axis in enumerate(self.axes):
             own, waiting = incoming(self.layout, axis), self.axes[i:]
-            measured = [p for p in own if not set(waiting).intersection(p.axes[1:])]
+            measured = [p for p in own if not set(waiting).intersection(p.names[1:])]
             square = torch.stack([_squares(tensors[p.name], p) for p in measured]).sum(0)
             some = square > 0
             scale = torch.where(some, square / sum(p.fan_in for p in measured), 1).sqrt()
             for p in own:
                 tensors[p.name] = tensors[p.name] / _along(scale, p, 0)
             for p in self.layout.parameters:
-                if axis in p.axes[1:]:
-                    tensors[p.name] = tensors[p.name] * _along(scale * some, p, 1)
+                if axis in p.names[1:]:
+                    tensors[p.name] = tensors[p.name] * _along(scale * some, p, p.names.index(axis, 1))
         return self.layout.flatten(tensors)
 
 
@@ -77,13 +78,14 @@ class Mirror(nn.Module):
 
     def __init__(self, layout: ParameterLayout, activations: Mapping[str, str]) -> None:
         super().__init__()
+        layout = layout.split
         mirrored = {axis for axis in layout.hidden_axes if activations[axis] == "Tanh"}
         parameters, columns, signs = [], [], []
         for p in layout.parameters:
             where = layout.slices[p.name]
             index = torch.arange(where.start, where.stop).view(p.shape)
             sign = torch.ones(p.shape)
-            for dim, axis in enumerate(p.axes):
+            for dim, axis in enumerate(p.names):
                 if axis in mirrored:
                     opposite = -1 if dim > 0 or p in incoming(layout, axis) else 1
                     index, sign = torch.cat([index, index], dim), torch.cat([sign, opposite * sign], dim)
@@ -106,7 +108,8 @@ class Canonical(nn.Module):
         reader: Reader of the networks.
 
     Raises:
-        TaskError: If a hidden unit's activation is neither ReLU nor tanh.
+        TaskError: If a hidden unit's activation is neither ReLU nor tanh, or scaling units changes the function for
+            another reason.
     """
 
     reader: Tensors
@@ -117,6 +120,7 @@ class Canonical(nn.Module):
         activations = {axis: reader.activations.get(axis, "none") for axis in reader.layout.hidden_axes}
         if others := sorted(set(activations.values()) - {"ReLU", "Tanh"}):
             raise TaskError(f"scale_gmn reads networks with ReLU or tanh throughout, not {', '.join(others)}")
+        check_homogeneous(reader.layout)
         self.reader = copy.deepcopy(reader)  # so that its statistics move to a device with the model
         self.rescaling = Rescaling(reader.layout, activations)
         self.mirror = Mirror(reader.layout, activations)
@@ -154,9 +158,21 @@ class ScaleGMN(GMN):
         return super().forward(networks if isinstance(networks, Data) else self.canonical(networks))
 
 
+def check_homogeneous(layout: ParameterLayout) -> None:
+    """Raise a `TaskError` if a layout has parameters for which it is not known how they scale with their units."""
+    normed = {axis for p in layout.parameters if p.role == "norm_scale" for axis in p.names}
+    for p in layout.parameters:
+        units = [axis for axis in p.names if axis is not None]
+        lone = p.role in ("scale", "shift", "embedding")
+        fused = p.role in ("weight", "bias") and p.names[0] is None
+        depthwise = p.role == "weight" and len({*units}) < 2
+        if lone or fused or depthwise or (p.role == "norm_mean" and not normed.issuperset(p.names)):
+            raise TaskError(f"scale_gmn: it is not known how {p.name} scales with its units; take gmn")
+
+
 def incoming(layout: ParameterLayout, axis: str) -> list[Parameter]:
     """Return the parameters that scale with the units of an axis: those of its norm if any, else the incoming ones."""
-    own = [p for p in layout.parameters if p.axes[0] == axis]
+    own = [p for p in layout.parameters if p.names[0] == axis]
     return [p for p in own if p.role in ("norm_scale", "norm_shift")] or own
 
 

@@ -14,7 +14,7 @@ from torch_geometric.nn import MLP, SetTransformerAggregation
 from metanets.inputs import QUANTILES, Reader
 from metanets.models.base import Metanetwork
 from metanets.settings import Settings
-from zoo.networks.parameters import IDENTIFIED, Parameter
+from zoo.networks.parameter import IDENTIFIED, Parameter
 
 KEPT = 256  # entries of a unit beyond which statistics replace them: 64 inputs fit, the 3,072 of CIFAR-10 do not
 
@@ -46,7 +46,7 @@ class SetTransformer(Metanetwork):
         self, reader: Reader, outputs: int = 1, hidden: int = 64, heads: int = 4, layers: int = 2, queries: int = 4
     ) -> None:
         super().__init__(reader)
-        self.layout = reader.layout
+        self.layout = reader.layout.split
         self.axes = {axis: length for axis, length in self.layout.axes.items() if axis != "input"}
         code, codes = [], 0
         for axis, length in self.axes.items():
@@ -75,7 +75,7 @@ class SetTransformer(Metanetwork):
         tensors = self.layout.unflatten(x)
         described: dict[str, list[Tensor]] = {axis: [] for axis in self.axes}
         for parameter in self.layout.parameters:
-            for dim, axis in enumerate(parameter.axes):
+            for dim, axis in enumerate(parameter.names):
                 if axis in described:
                     described[axis].append(_describe(tensors[parameter.name], parameter, dim))
         return [torch.cat(parts, 2) for parts in described.values()]
@@ -84,7 +84,7 @@ class SetTransformer(Metanetwork):
 def _describe(tensor: Tensor, parameter: Parameter, dim: int) -> Float[Tensor, "networks units _"]:
     """Return the entries of each unit along a dimension, or statistics of them where their order has no meaning."""
     entries = tensor.movedim(dim + 1, 1).reshape(len(tensor), parameter.shape[dim], -1)
-    others = parameter.axes[:dim] + parameter.axes[dim + 1 :]
+    others = parameter.names[:dim] + parameter.names[dim + 1 :]
     if all(axis is None or axis in IDENTIFIED for axis in others) and entries.shape[2] <= KEPT:
         return entries
     entries = entries.sort(2).values

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
-from torch import nn
 
-from tests.scenarios import CLASSES, NETWORKS, some_thetas, treat
+from tests.scenarios import CLASSES, NETWORKS, rolled, some_thetas, treat
 from zoo.networks.architectures import ARCHITECTURES
 from zoo.networks.architectures.base import ACTIVATIONS
 from zoo.networks.parameters import ParameterLayout
@@ -29,10 +28,17 @@ def test_every_architecture_has_a_scenario():
 def test_axes_name_every_dimension_of_every_parameter(network):
     module = network.build()
     layout = ParameterLayout.of(module)
-    assert [(p.name, p.shape) for p in layout.parameters] == [(n, tuple(p.shape)) for n, p in module.named_parameters()]
-    assert list(module.state_dict()) == [p.name for p in layout.parameters]
-    assert {p.name for p in layout.parameters if p.axes[0] is None} == set()
-    assert layout.weights[0].axes[1] == "input"
+    state = module.state_dict()
+    further = dict(module.named_parameters(remove_duplicate=False)).keys() - dict(module.named_parameters()).keys()
+    tensors = {
+        n: tuple(t.shape) for n, t in state.items() if not n.endswith("num_batches_tracked") and n not in further
+    }
+    assert [(p.name, p.shape) for p in layout.parameters] == list(tensors.items())
+    assert {p.name for p in layout.parameters if p.name not in layout.statistics} == dict(
+        module.named_parameters()
+    ).keys()
+    assert {p.name for p in layout.weights if not p.written} == set()
+    assert layout.weights[0].split.axes[1] == "input"
     assert layout.weights[-1].axes[0] == "output"
     assert layout.axes["output"] == CLASSES
     assert {"input", "output"}.isdisjoint(layout.hidden_axes)
@@ -65,7 +71,7 @@ def test_permuting_hidden_units_keeps_logits(network, seed):
 def test_permuting_one_hidden_axis_keeps_logits_and_moves_weights(network):
     stack, x = standard_stack(network), network.examples()
     for axis in stack.layout.hidden_axes:
-        permuted = stack.permute({axis: torch.arange(stack.layout.axes[axis]).roll(1)})
+        permuted = stack.permute(rolled(stack.layout, axis))
         assert not torch.equal(permuted.rows, stack.rows)
         torch.testing.assert_close(permuted.logits(x), stack.logits(x), rtol=0, atol=1e-10)
 
@@ -100,12 +106,12 @@ def test_identified_and_unknown_axes_cannot_be_permuted(network, axis):
 def test_start_has_the_distribution_of_pytorchs_default(network):
     torch.manual_seed(0)
     layout, rng, networks = ParameterLayout.of(network.build()), np.random.default_rng(0), 60
-    fresh = [nn.utils.parameters_to_vector(network.build().parameters()).detach() for _ in range(networks)]
+    fresh = [layout.flatten(network.build().state_dict()) for _ in range(networks)]
     expected = layout.unflatten(torch.stack(fresh))
     found = layout.unflatten(torch.stack([layout.draw_initial(rng) for _ in range(networks)]))
     for parameter in layout.parameters:
         a, b = expected[parameter.name].flatten(), found[parameter.name].flatten()
-        if parameter.role in ("norm_scale", "norm_shift"):
+        if parameter.role.startswith("norm_"):
             assert torch.equal(a, b)
             continue
         assert ks_2samp(a.numpy(), b.numpy()).pvalue > 1e-4, parameter
@@ -121,9 +127,11 @@ def test_narrower_networks_keep_inputs_and_outputs(network):
         ParameterLayout.of(architecture(**arguments))
         for arguments in (network.arguments, architecture.narrow(network.arguments, 0.5))
     )
-    assert [(p.name, p.axes, p.role) for p in narrow.parameters] == [(p.name, p.axes, p.role) for p in wide.parameters]
+    named = [[(p.name, p.split.axes, p.role) for p in layout.parameters] for layout in (narrow, wide)]
+    assert named[0] == named[1]
+    kept = {"input", "output", *wide.blocks.values()}  # there are as many heads, each with fewer units
     for axis, units in wide.axes.items():
-        assert narrow.axes[axis] == (units if axis in ("input", "output") else round(units / 2))
+        assert narrow.axes[axis] == (units if axis in kept else round(units / 2))
 
 
 @EVERY

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch_geometric.nn import MeanAggregation
-from torch_geometric.utils import contains_isolated_nodes
 
-from metanets.graph import DEPTH_CODE, KINDS, PLACES, EdgeMean, ParameterGraph, encode_depth
+from metanets.graph import DEPTH_CODE, KIND_CODES, KINDS, PLACES, ParameterGraph, encode_depth
+from metanets.incidence import EdgeMean
 from tests.scenarios import NETWORKS, some_thetas, treat
-from zoo.networks.parameters import IDENTIFIED, Parameter, ParameterLayout
+from zoo.networks.parameter import IDENTIFIED, Parameter
+from zoo.networks.parameters import ParameterLayout
 
 ON_EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
 RESIDUAL = KINDS.index("residual")
@@ -21,7 +22,7 @@ def graph_of(network, setting="standard"):
 
 
 def kinds(graph):
-    return graph.edge_code[:, : len(KINDS)].argmax(1)
+    return (graph.edge_code[:, None, : KIND_CODES.shape[1]] == KIND_CODES).all(2).int().argmax(1)
 
 
 def first_nodes(layout):
@@ -44,37 +45,44 @@ def test_a_graph_becomes_the_rows_that_it_was_made_of(network, shape):
 def test_nodes_are_units_and_edges_are_kernels_biases_norms_and_residual_additions(network):
     layout, graph = graph_of(network)
     made = graph(torch.randn(layout.size))
-    assert made.num_nodes == sum(layout.axes.values())
-    assert not contains_isolated_nodes(made.edge_index, made.num_nodes)
+    without_units = any(set(parameter.axes) <= {None} for parameter in layout.parameters)
+    assert made.num_nodes == sum(layout.axes.values()) + without_units
+    assert len(made.edge_index.unique()) == made.num_nodes
     counts = torch.bincount(kinds(graph), minlength=len(KINDS)).tolist()
-    expected = dict.fromkeys(KINDS[:RESIDUAL], 0)
-    for parameter in layout.parameters:
-        expected[parameter.role] += int(np.prod(parameter.shape[:2]))
-    assert dict(zip(KINDS[:RESIDUAL], counts, strict=False)) == expected
-    assert (counts[RESIDUAL] > 0) == network.startswith(("resnet", "gnn"))
+    found, expected = dict(zip(KINDS, counts, strict=True)), dict.fromkeys(KINDS, 0)
+    for parameter in layout.split.parameters:
+        units = [n for axis, n in zip(parameter.axes, parameter.shape, strict=True) if axis is not None]
+        expected[parameter.role] += int(np.prod(units))
+    expected["block"] = sum(layout.axes[inner] for inner in layout.blocks)
+    expected["residual"] = found["residual"]
+    assert found == expected
+    assert (found["residual"] > 0) == network.startswith(("resnet", "gnn", "vit", "skip"))
 
 
 @ON_EVERY_NETWORK
 def test_the_edge_between_two_units_holds_their_kernel_in_the_middle_of_the_largest(network):
     layout, graph = graph_of(network)
     row = torch.randn(layout.size)
-    made, tensors, first = graph(row), layout.unflatten(row), first_nodes(layout)
-    side = max((weight.shape[-1] for weight in layout.weights if len(weight.shape) == 4), default=1)
-    for number, parameter in enumerate(layout.parameters):
+    made, tensors, first = graph(row), layout.split.unflatten(row), first_nodes(layout)
+    for number, parameter in enumerate(layout.split.parameters):
         where = made.edge_tensor == number
-        target = made.edge_index[1, where] - first[parameter.axes[0]]
-        values = made.edge_attr[where].view(-1, side, side)
-        if parameter.role != "weight":
-            assert torch.equal(made.edge_index[0, where], made.edge_index[1, where])
-            kernels = tensors[parameter.name][target].view(-1, 1, 1)
+        units = [(dim, axis) for dim, axis in enumerate(parameter.axes) if axis is not None]
+        tensor = tensors[parameter.name].movedim([dim for dim, _ in units], list(range(len(units))))
+        ends = made.edge_index[:, where].flip(0)  # target, source
+        if len(units) == 2:
+            entries = tensor[tuple(ends[i] - first[axis] for i, (_, axis) in enumerate(units))]
         else:
-            source = made.edge_index[0, where] - first[parameter.axes[1]]
-            own = parameter.shape[2:] or (1, 1)
-            kernels = tensors[parameter.name][target, source].view(-1, *own)
-        margin = (side - kernels.shape[-1]) // 2
-        middle = slice(margin, margin + kernels.shape[-1])
-        assert torch.equal(values[:, middle, middle], kernels)
-        assert values.abs().sum() == pytest.approx(float(kernels.abs().sum()), rel=1e-5)  # all else is zero
+            assert torch.equal(*ends)
+            entries = tensor[ends[0] - first[units[0][1]]] if units else tensor[None]
+        kernels = entries.reshape(
+            len(entries), *(1,) * (len(made.kernel) + len(units) - tensor.ndim), *tensor.shape[len(units) :]
+        )
+        values = made.edge_attr[where].view(-1, *made.kernel)
+        for dim, (length, room) in enumerate(zip(kernels.shape[1:], made.kernel, strict=True), start=1):
+            values = values.narrow(dim, (room - length) // 2, length)
+        assert torch.equal(values, kernels)
+        total = made.edge_attr[where].abs().sum()
+        assert total == pytest.approx(float(kernels.abs().sum()), rel=1e-5)  # all else is zero
 
 
 @pytest.mark.parametrize("network", ["resnet8", "resnet14"])
@@ -100,12 +108,12 @@ def test_fixed_entries_are_marked_where_they_stand(network):
     treated = treat("w_asymmetric", network)
     graph = ParameterGraph(treated.layout, treated.mask)
     assert not treated.mask.all()
-    marks = graph.edge_code[:, len(KINDS) + DEPTH_CODE :]
+    marks = graph.edge_code[:, KIND_CODES.shape[1] + DEPTH_CODE :]
     as_values = graph((~treated.mask).float()[None]).edge_attr[:, 0]
-    trained = kinds(graph) != RESIDUAL
+    trained = (kinds(graph) != RESIDUAL) & (kinds(graph) != KINDS.index("block"))
     assert torch.equal(marks[trained], as_values[trained])
     assert not marks[~trained].any()
-    assert not ParameterGraph(treated.layout).edge_code[:, len(KINDS) + DEPTH_CODE :].any()
+    assert not ParameterGraph(treated.layout).edge_code[:, KIND_CODES.shape[1] + DEPTH_CODE :].any()
 
 
 @ON_EVERY_NETWORK
@@ -121,7 +129,8 @@ def test_hidden_units_of_a_layer_look_alike_and_inputs_and_outputs_do_not(networ
             identified += graph.unit[units].tolist()
         else:
             assert not graph.unit[units].any()
-    assert sorted(identified) == list(range(1, len(identified) + 1))
+    inputs, outputs = layout.axes["input"], layout.axes["output"]
+    assert sorted(identified) == [*range(-outputs, 0), *range(1, inputs + 1)]
 
 
 def test_layers_are_numbered_from_the_input():
@@ -151,8 +160,12 @@ def test_permuting_units_relabels_the_graph(network, seed, data):
     treated = treat("standard", network)
     layout, graph = treated.layout, ParameterGraph(treated.layout)
     rng = np.random.default_rng(seed)
-    some = data.draw(st.sets(st.sampled_from(layout.hidden_axes), min_size=1))
-    permutations = {axis: layout.random_permutations(rng)[axis] for axis in layout.hidden_axes if axis in some}
+    together = [layout.blocks.get(axis, axis) for axis in layout.hidden_axes]  # blocks move with what is in them
+    some = data.draw(st.sets(st.sampled_from(together), min_size=1))
+    drawn = layout.random_permutations(rng)
+    permutations = {
+        axis: drawn[axis] for axis, outer in zip(layout.hidden_axes, together, strict=True) if outer in some
+    }
     row = some_thetas(treated, 1, seed=seed)[0]
     labels, first = torch.arange(len(graph.x)), first_nodes(layout)
     for axis, permutation in permutations.items():

@@ -64,8 +64,7 @@ def stream_gradient(
     for k, row in enumerate(stack.rows.detach().unbind()):
         with torch.cuda.stream(streams[k % STREAMS]) if streams else nullcontext():
             row = row.requires_grad_()
-            own = {name: tensor[k : k + 1] for name, tensor in stack.own.items()}
-            tensors = stack.layout.unflatten(row[None]) | own
+            tensors = stack.take(slice(k, k + 1)).with_rows(row[None]).tensors()
             network = {name: in_format(tensor[0], memory) for name, tensor in tensors.items()}
             logits = functional_call(stack.module, network, (x[k],))
             (loss,) = cross_entropy(logits[None].to(row.dtype), y[k : k + 1], smoothing[k : k + 1])

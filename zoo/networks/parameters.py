@@ -7,52 +7,22 @@ and graphs are all derived from these names; nothing about symmetry is written b
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import prod, sqrt
-from typing import Any, Literal
+from math import sqrt
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import vmap
 
-Role = Literal["weight", "bias", "norm_scale", "norm_shift"]
-Axes = tuple[str | None, ...]
+from zoo.networks.declared import parameters_of
+from zoo.networks.parameter import IDENTIFIED, Parameter, Part
+from zoo.networks.roles import STATISTICS
+
 Permutations = Mapping[str, Int[Tensor, "..."]]  # by axis: (units,) for all networks, or (K, units), one for each
-
-IDENTIFIED = frozenset({"input", "output"})  # axes that are never permuted: the data fix what their units mean
-NORMS = (nn.LayerNorm, nn.GroupNorm)
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-# Modules that compute something else in training than in evaluation.
-MODE_DEPENDENT = (*DROPOUTS, *BATCH_NORMS, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One tensor of a network.
-
-    Arguments:
-        name: Name in the `state_dict`, such as `output.weight`.
-        shape: Shape of the tensor.
-        axes: Axis name of each dimension; None if a dimension does not index units, such as positions of a kernel.
-        role: Function in its layer: `weight`, `bias`, `norm_scale` or `norm_shift`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    axes: Axes
-    role: Role
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return prod(self.shape)
-
-    @property
-    def fan_in(self) -> int:
-        """Number of entries that feed one unit of a weight: inputs times kernel positions."""
-        return prod(self.shape[1:])
+# Initial values of entries that are not drawn.
+CONSTANT = {"scale": 1.0, "shift": 0.0, "norm_scale": 1.0, "norm_shift": 0.0, "norm_mean": 0.0, "norm_variance": 1.0}
 
 
 @dataclass(frozen=True)
@@ -71,21 +41,22 @@ class ParameterLayout:
         parameters: Tensors, in their order in the row.
 
     Raises:
-        ValueError: If axes do not fit shapes, or one axis has two lengths.
+        ValueError: If axes do not fit shapes, one axis has two lengths, or its units stand in blocks only sometimes.
     """
 
     parameters: tuple[Parameter, ...]
 
     def __post_init__(self) -> None:
-        """Check that axes fit shapes and that every axis has one length."""
-        lengths: dict[str, int] = {}
-        for parameter in self.parameters:
-            if len(parameter.axes) != len(parameter.shape):
-                fact = f"axes {parameter.axes} do not fit the shape {parameter.shape}"
-                raise ValueError(f"{parameter.name}: {fact}; correct `axes`")
-            for axis, length in zip(parameter.axes, parameter.shape, strict=True):
-                if axis is not None and lengths.setdefault(axis, length) != length:
-                    fact = f"axis {axis} has {length} units here, {lengths[axis]} before"
+        """Check that axes fit shapes, and that every axis has one length and one kind of blocks."""
+        seen: dict[str, Part] = {}
+        for parameter, part in self.parts:
+            for each in [*([Part(*part.blocks)] if part.blocks else []), part]:
+                before = seen.setdefault(each.axis, each) if each.axis is not None else each
+                if before.length != each.length:
+                    fact = f"axis {each.axis} has {each.length} units here, {before.length} before"
+                    raise ValueError(f"{parameter.name}: {fact}; correct `axes`")
+                if before.blocks != each.blocks:
+                    fact = f"axis {each.axis} has blocks {each.blocks} here, {before.blocks} before"
                     raise ValueError(f"{parameter.name}: {fact}; correct `axes`")
 
     @classmethod
@@ -93,28 +64,9 @@ class ParameterLayout:
         """Return the layout of a module that declares `axes`, in the order of its `state_dict`.
 
         Raises:
-            ValueError: If a row of parameters does not determine what the module computes: a submodule computes
-                something else in training than in evaluation, `axes` does not name the module's parameters, or a
-                parameter is neither a weight or bias of a layer nor part of a norm.
+            ValueError: See `parameters_of`.
         """
-        for name, module in network.named_modules():
-            if isinstance(module, MODE_DEPENDENT):
-                remedy = "use LayerNorm or GroupNorm" if isinstance(module, BATCH_NORMS) else "leave it out"
-                raise ValueError(
-                    f"{name}: {type(module).__name__} works differently in training and in evaluation; {remedy}"
-                )
-        axes, named = dict(network.axes), dict(network.named_parameters())  # type: ignore[arg-type]
-        first = {id(tensor): name for name, tensor in named.items()}
-        for name, tensor in network.named_parameters(remove_duplicate=False):
-            if name not in named:
-                raise ValueError(f"{name}: is the same tensor as {first[id(tensor)]}; give each its own tensor")
-        if named.keys() != axes.keys():
-            raise ValueError(f"axes and parameters differ in {sorted(named.keys() ^ axes.keys())}; correct `axes`")
-        parameters = []
-        for name, tensor in named.items():
-            role = _role(network, name, tensor, named)
-            parameters.append(Parameter(name, tuple(tensor.shape), tuple(axes[name]), role))
-        return cls(tuple(parameters))
+        return cls(parameters_of(network))
 
     def __getitem__(self, name: str) -> Parameter:
         """Return the parameter with this name."""
@@ -136,14 +88,38 @@ class ParameterLayout:
         return {p.name: slice(end - p.size, end) for p, end in zip(self.parameters, ends, strict=True)}
 
     @cached_property
+    def parts(self) -> tuple[tuple[Parameter, Part], ...]:
+        """Every part of every dimension, with its parameter."""
+        return tuple((parameter, part) for parameter in self.parameters for part in parameter.parts)
+
+    @cached_property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of the running statistics of batch norm, which no gradient trains."""
+        return tuple(p.name for p in self.parameters if p.role in STATISTICS.values())
+
+    @cached_property
+    def learned(self) -> Bool[Tensor, " parameters"]:
+        """Mask of the entries of a row that gradients may train, `(P,)`: all but running statistics."""
+        return torch.cat([torch.full((p.size,), p.name not in self.statistics) for p in self.parameters])
+
+    @cached_property
     def axes(self) -> dict[str, int]:
-        """Length of every named axis."""
-        return {
-            axis: length
-            for parameter in self.parameters
-            for axis, length in zip(parameter.axes, parameter.shape, strict=True)
-            if axis is not None
-        }
+        """Number of units of every axis."""
+        found: dict[str, int] = {}
+        for _, part in self.parts:
+            found |= dict([part.blocks]) if part.blocks else {}
+            found |= {} if part.axis is None else {part.axis: part.length}
+        return found
+
+    @cached_property
+    def blocks(self) -> dict[str, str]:
+        """Axis whose units are the blocks in which the units of another axis stand, by that other axis."""
+        return {part.axis: part.blocks[0] for _, part in self.parts if part.axis is not None and part.blocks}
+
+    @cached_property
+    def split(self) -> "ParameterLayout":
+        """The layout of the same rows whose tensors have a dimension for each part, see `Parameter.split`."""
+        return ParameterLayout(tuple(parameter.split for parameter in self.parameters))
 
     @property
     def hidden_axes(self) -> tuple[str, ...]:
@@ -160,16 +136,22 @@ class ParameterLayout:
         # One split has one concatenation as its backward pass. With slices, every tensor would get a gradient of
         # length P, and these would be summed.
         pieces = rows.split([parameter.size for parameter in self.parameters], dim=-1)
-        return {p.name: piece.unflatten(-1, p.shape) for p, piece in zip(self.parameters, pieces, strict=True)}
+        return {
+            p.name: piece.unflatten(-1, p.shape) if p.shape else piece.squeeze(-1)
+            for p, piece in zip(self.parameters, pieces, strict=True)
+        }
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, "*networks parameters"]:
         """Lay named tensors `(*networks, *shape)` end to end in rows: the inverse of `unflatten`."""
-        return torch.cat([tensors[p.name].flatten(-len(p.shape)) for p in self.parameters], dim=-1)
+        flat = (
+            tensors[p.name].flatten(-len(p.shape)) if p.shape else tensors[p.name][..., None] for p in self.parameters
+        )
+        return torch.cat(list(flat), dim=-1)
 
     def random_permutations(
         self, rng: np.random.Generator, networks: int | None = None
     ) -> dict[str, Int[Tensor, "..."]]:
-        """Draw a uniform permutation of every hidden axis.
+        """Draw a uniform permutation of every hidden axis; units in blocks move with their block, and within it.
 
         Arguments:
             rng: Random generator.
@@ -178,19 +160,25 @@ class ParameterLayout:
         Returns:
             Permutations by axis, `(units,)` or `(K, units)`, see `permute`.
         """
-        shape = () if networks is None else (networks, 1)
-        return {
-            axis: torch.from_numpy(rng.permuted(np.tile(np.arange(self.axes[axis]), shape), axis=-1))
-            for axis in self.hidden_axes
-        }
+        many, drawn = () if networks is None else (networks,), dict[str, Tensor]()
+        for axis in sorted(self.hidden_axes, key=lambda axis: axis in self.blocks):  # blocks before what stands in them
+            order = np.arange(self.axes[axis])
+            if axis not in self.blocks:
+                drawn[axis] = torch.from_numpy(rng.permuted(np.tile(order, (*many, 1) if many else ()), axis=-1))
+                continue
+            moved = drawn[self.blocks[axis]]
+            within = np.tile(order.reshape(moved.shape[-1], -1), (*many, 1, 1))
+            permuted = np.take_along_axis(rng.permuted(within, axis=-1), moved.numpy()[..., None], -2)
+            drawn[axis] = torch.from_numpy(permuted).flatten(-2)
+        return drawn
 
     def permutation_index(self, permutations: Permutations) -> Int[Tensor, " parameters"]:
         """Return the index `(P,)` by which permutations `(units,)` reorder a row: `row[index]` is the permuted row."""
         parts = []
-        for parameter in self.parameters:
+        for parameter in self.split.parameters:
             where = self.slices[parameter.name]
             index = torch.arange(where.start, where.stop).view(parameter.shape)
-            for dim, axis in enumerate(parameter.axes):
+            for dim, axis in enumerate(parameter.names):
                 if axis is not None and axis in permutations:
                     index = index.index_select(dim, permutations[axis])
             parts.append(index.flatten())
@@ -207,22 +195,30 @@ class ParameterLayout:
                 unit `j` is old unit `permutations[axis][j]`. Axes that are left out keep their order.
 
         Raises:
-            ValueError: If an axis is unknown or not hidden.
+            ValueError: If an axis is unknown or not hidden, or units leave their block.
         """
         if wrong := permutations.keys() - set(self.hidden_axes):
             raise ValueError(f"{sorted(wrong)} cannot be permuted; the hidden axes are {list(self.hidden_axes)}")
+        for inner, outer in self.blocks.items():
+            units = self.axes[inner] // self.axes[outer]
+            order, blocks = (permutations.get(axis, torch.arange(self.axes[axis])).cpu() for axis in (inner, outer))
+            if not (order.unflatten(-1, (-1, units)) // units == blocks[..., None]).all():
+                raise ValueError(f"{inner}: its units leave their {outer}; permute both, as `random_permutations` does")
         if all(permutation.ndim == 1 for permutation in permutations.values()):
             return rows[..., self.permutation_index(permutations).to(rows.device)]
         by_network = {axis: units.to(rows.device).expand(len(rows), -1) for axis, units in permutations.items()}
-        return self.flatten(self.permute_tensors(self.unflatten(rows), by_network))
+        return self.split.flatten(self.permute_tensors(self.split.unflatten(rows), by_network))
 
     def permute_tensors(
         self, tensors: Mapping[str, Tensor], permutations: Mapping[str, Int[Tensor, "networks units"]]
     ) -> dict[str, Tensor]:
-        """Permute the units in the tensors `(K, *shape)` of K networks, each network by its own permutations."""
+        """Permute the units in the tensors `(K, *shape)` of K networks, each network by its own permutations.
+
+        The tensors have a dimension for each part, see `split`.
+        """
         permuted = dict(tensors)
-        for parameter in self.parameters:
-            for dim, axis in enumerate(parameter.axes):
+        for parameter in self.split.parameters:
+            for dim, axis in enumerate(parameter.names):
                 if axis is not None and axis in permutations:
                     select = vmap(torch.index_select, in_dims=(0, None, 0))  # faster than `take_along_dim`
                     permuted[parameter.name] = select(permuted[parameter.name], dim, permutations[axis])
@@ -231,23 +227,25 @@ class ParameterLayout:
     def draw_initial(self, rng: np.random.Generator) -> Float[Tensor, " parameters"]:
         """Draw the row of an untrained network as PyTorch does.
 
-        Weights and biases of a layer are `U(-1, 1) / sqrt(fan_in)`; norms are the identity.
+        Weights and biases of a layer are `U(-1, 1) / sqrt(fan_in)`, embeddings standard normal; norms are the identity,
+        and so are the running statistics of batch norm, scales and shifts.
         """
-        bound, offset = np.empty(self.size, np.float32), np.zeros(self.size, np.float32)
-        for parameter in self.parameters:
-            where = self.slices[parameter.name]
-            if parameter.role in ("norm_scale", "norm_shift"):
-                bound[where] = 0.0
-                offset[where] = parameter.role == "norm_scale"
-            else:
-                weight = self[parameter.name.rpartition(".")[0] + ".weight"]
-                bound[where] = 1 / sqrt(weight.fan_in)
         uniform = 2 * rng.random(self.size, dtype=np.float32) - 1
-        return torch.from_numpy(offset + bound * uniform)
+        row = torch.from_numpy(uniform)
+        for parameter in self.parameters:
+            values = row[self.slices[parameter.name]]
+            if parameter.role in CONSTANT:
+                values.fill_(CONSTANT[parameter.role])
+            elif parameter.role == "embedding":  # the inverse of the normal distribution function
+                values.clamp_(min=float(np.nextafter(np.float32(-1), np.float32(0)))).erfinv_().mul_(sqrt(2))
+            else:
+                layer = parameter.layer_weight or f"{parameter.name.rpartition('.')[0]}.weight"
+                values.mul_(1 / sqrt((self[layer] if parameter.role == "bias" else parameter).fan_in))
+        return row
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the layout as values that JSON can hold."""
-        return [asdict(parameter) for parameter in self.parameters]
+        return [{k: v for k, v in asdict(p).items() if v is not None} for p in self.parameters]
 
     @classmethod
     def from_json(cls, values: list[dict[str, Any]]) -> "ParameterLayout":
@@ -256,23 +254,4 @@ class ParameterLayout:
         Raises:
             KeyError, TypeError, ValueError: If the values are not a layout.
         """
-        for value in values:
-            if not all(type(length) is int and length > 0 for length in value["shape"]):
-                raise ValueError(f"shape {value['shape']!r} of {value['name']!r}")
-        return cls(tuple(Parameter(v["name"], tuple(v["shape"]), tuple(v["axes"]), v["role"]) for v in values))
-
-
-def _role(network: nn.Module, name: str, tensor: Tensor, named: Mapping[str, Tensor]) -> Role:
-    """Return the role of a parameter, given its module and its name."""
-    owner, _, kind = name.rpartition(".")
-    module = network.get_submodule(owner)
-    if isinstance(module, NORMS):
-        return "norm_scale" if kind == "weight" else "norm_shift"
-    if kind == "weight" and tensor.ndim >= 2:
-        return "weight"
-    if kind == "bias" and tensor.ndim == 1 and f"{owner}.weight" in named:
-        return "bias"
-    raise ValueError(
-        f"{name}: this parameter of {type(module).__name__} is neither weight nor bias of a layer nor part of "
-        "LayerNorm or GroupNorm, so its initial values are not defined; leave it out"
-    )
+        return cls(tuple(map(Parameter.from_json, values)))

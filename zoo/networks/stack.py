@@ -7,6 +7,7 @@ on two cores of an AMD EPYC (AVX2) with one thread.
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from zoo.networks.parameters import ParameterLayout, Permutations
+from zoo.networks.roles import BATCH_NORMS
 
 # Parameters from which MLPs train one by one on a CPU. `vmap` saves 15 % of a step at 119,000 parameters, costs nothing
 # at 236,000, and costs 8 % at 455,000 and 37 % at 672,000.
@@ -51,13 +53,15 @@ def is_convolutional(module: nn.Module) -> bool:
 
 
 def one_by_one(module: nn.Module, device: torch.device | str) -> bool:
-    """Return whether networks run one by one and not through `vmap`, because that is faster.
+    """Return whether networks run one by one and not through `vmap`.
 
-    On a CPU this holds for networks with convolutions and for large ones; on a GPU it never does, see also
-    `zoo.networks.convolutions`.
+    On a CPU this holds for networks with convolutions and for large ones, because it is faster, and for those with
+    batch norm, whose gradients `vmap` would round otherwise for one network than for several (PyTorch 2.13.0). On a GPU
+    it never holds, see also `zoo.networks.convolutions`.
     """
     large = sum(parameter.numel() for parameter in module.parameters()) >= LARGE
-    return torch.device(device).type == "cpu" and (is_convolutional(module) or large)
+    normed = any(isinstance(m, BATCH_NORMS) for m in module.modules())
+    return torch.device(device).type == "cpu" and (is_convolutional(module) or large or normed)
 
 
 def stack_size(module: nn.Module, layout: ParameterLayout, device: torch.device | str) -> int:
@@ -76,7 +80,7 @@ def batch_size(module: nn.Module, device: torch.device | str = "cpu") -> int:
 
 def run_stack(stack: "Stack", x: Float[Tensor, "networks batch ..."]) -> Float[Tensor, "networks batch classes"]:
     """Run network `k` on inputs `x[k]`; the output can be differentiated any number of times, also by the rows."""
-    tensors = stack.layout.unflatten(stack.rows) | dict(stack.own)
+    tensors = stack.tensors()
     if one_by_one(stack.module, stack.rows.device):
         memory = kernel_format(stack.module)
         networks = [{n: in_format(t[k], memory) for n, t in tensors.items()} for k in range(len(stack))]
@@ -94,7 +98,7 @@ def stack_gradient(
     """Return the mean cross-entropy of each network and its gradient with respect to the network's row.
 
     Arguments:
-        stack: Networks.
+        stack: Networks; see `in_training` for batch norm.
         x: Examples of each network.
         y: Their labels.
         smoothing: Label smoothing of each network, a fraction; None for no smoothing.
@@ -108,17 +112,35 @@ def stack_gradient(
     # `functional_call` with a backward pass through its views, would take 10 % of a step or more.
     losses, gradients = [], []
     parameters = dict(stack.module.named_parameters())
-    tensors = [*stack.module.parameters(), *stack.module.buffers()]
-    before = [tensor.data for tensor in tensors]
+    tensors = parameters | dict(stack.module.named_buffers())
+    before = {name: tensor.data for name, tensor in tensors.items()}
     for k, network in enumerate(_become(stack, stack.module)):
         fraction = 0.0 if smoothing is None else float(smoothing[k])
         loss = nn.functional.cross_entropy(network(x[k]), y[k], label_smoothing=fraction)
         gradient = torch.autograd.grad(loss, list(parameters.values()))
         losses.append(loss.detach())
-        gradients.append(stack.layout.flatten(dict(zip(parameters, gradient, strict=True))))
-    for tensor, values in zip(tensors, before, strict=True):
-        tensor.data = values  # leaves the caller's module unchanged
+        statistics = {name: torch.zeros_like(before[name]) for name in stack.layout.statistics}
+        gradients.append(stack.layout.flatten(dict(zip(parameters, gradient, strict=True)) | statistics))
+    for name, tensor in tensors.items():
+        tensor.data = before[name]  # leaves the caller's module unchanged
     return torch.stack(losses), torch.stack(gradients)
+
+
+@contextmanager
+def in_training(stack: "Stack") -> Iterator["Stack"]:
+    """Let the batch norms of networks, if there are any, normalise by minibatches and update their running statistics.
+
+    Yields the stack, with copies of the running statistics in `own`, which take the place of those in the rows.
+    """
+    if not stack.layout.statistics:
+        yield stack
+        return
+    tensors = stack.layout.unflatten(stack.rows)
+    stack.module.train()
+    try:
+        yield replace(stack, own={**stack.own, **{name: tensors[name].clone() for name in stack.layout.statistics}})
+    finally:
+        stack.module.eval()
 
 
 def in_turn(stack: "Stack") -> Iterator[nn.Module]:
@@ -131,8 +153,9 @@ def in_turn(stack: "Stack") -> Iterator[nn.Module]:
 
 def _become(stack: "Stack", module: nn.Module) -> Iterator[nn.Module]:
     """Put the weights of one network after the other into a module, and yield it each time."""
-    tensors = stack.layout.unflatten(stack.rows.detach()) | dict(stack.own)
-    places = dict(module.named_parameters()) | {name: module.get_buffer(name) for name in stack.own}
+    tensors = stack.with_rows(stack.rows.detach()).tensors()
+    buffers = {name: module.get_buffer(name) for name in (*stack.layout.statistics, *stack.own)}
+    places = dict(module.named_parameters()) | buffers
     memory = kernel_format(module)
     for network in zip(*(tensors[name].unbind() for name in places), strict=True):
         for place, values in zip(places.values(), network, strict=True):
@@ -239,7 +262,8 @@ class Stack:
         own: Buffers of the module that differ between the networks, `(K, *shape)` by name.
 
     Raises:
-        ValueError: If a buffer in `own` does not have one value for each row.
+        ValueError: If a buffer in `own` does not have one value for each row, or the module is in training mode, in
+            which batch norm would change its statistics; see `in_training`.
     """
 
     rows: Float[Tensor, "networks parameters"]
@@ -248,7 +272,9 @@ class Stack:
     own: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that there is a buffer for every network."""
+        """Check that there is a buffer for every network, and that batch norm will not change what it reads."""
+        if self.module.training and self.layout.statistics and self.layout.statistics[0] not in self.own:
+            raise ValueError("module: is in training mode, in which batch norm changes its statistics; call .eval()")
         if wrong := [name for name, tensor in self.own.items() if len(tensor) != len(self.rows)]:
             count = len(self.own[wrong[0]])
             raise ValueError(f"{wrong[0]}: {count} values for {len(self.rows)} networks; give one for each network")
@@ -256,6 +282,11 @@ class Stack:
     def __len__(self) -> int:
         """Return K, the number of networks."""
         return len(self.rows)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return parameters and buffers in `own`, `(K, *shape)` by name; running statistics have no gradient."""
+        tensors = self.layout.unflatten(self.rows)
+        return tensors | {name: tensors[name].detach() for name in self.layout.statistics} | dict(self.own)
 
     def networks(self) -> Iterator[nn.Module]:
         """Yield each network as a separate module. `in_turn` is faster if you do not keep the modules."""

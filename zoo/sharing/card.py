@@ -136,7 +136,7 @@ def _summary(zoo: Zoo, treatment: str) -> dict[str, Any]:
         "networks": len(zoo),
         "diverged": len(zoo) - len(accuracies),
         "parameters": treated.layout.size,
-        "trainable": int(treated.mask.reshape(-1, treated.layout.size)[0].sum()),
+        "trainable": int(treated.trainable.reshape(-1, treated.layout.size)[0].sum()),
         "median": median,
         "low": low,
         "high": high,

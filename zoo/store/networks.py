@@ -139,8 +139,13 @@ class Networks:
 
     @property
     def mask(self) -> Bool[Tensor, " parameters"]:
-        """Mask of the entries, true where they train. If each network has its own mask, all entries are true."""
+        """Mask of the entries, true unless they are held constant; all are true if each network has its own mask."""
         return self.zoo.shared(self.treatment).mask
+
+    @property
+    def trainable(self) -> Bool[Tensor, " parameters"]:
+        """Mask of the entries that gradients train: those of `mask` without the running statistics of batch norm."""
+        return self.zoo.shared(self.treatment).trainable
 
     @property
     def activations(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from zoo.errors import RecipeError, ZooError
 from zoo.files import is_occupied
 from zoo.networks.architectures import architecture_of, is_importable
 from zoo.networks.parameters import ParameterLayout
+from zoo.networks.roles import BATCH_NORMS
 from zoo.progress import Progress, ignore
 from zoo.recipes.recipe import HYPERPARAMETERS, Recipe
 from zoo.seeds import rng_for
@@ -126,9 +127,13 @@ def check_fit(recipe: Recipe, treatment: str, data: Data) -> None:
         RecipeError: If they cannot read the examples, do not have one output for each class, or compute something else
             in training than in evaluation.
     """
-    module, place = recipe.treat(treatment, data_dir=data.folder).module, f"{recipe.name}: architecture:"
+    treated, place = recipe.treat(treatment, data_dir=data.folder), f"{recipe.name}: architecture:"
+    if treated.layout.statistics and recipe.training.batch_size == 1:
+        raise RecipeError(
+            f"{recipe.name}: training: batch_size: batch norm cannot normalise one example; take 2 or more"
+        )
     try:
-        outputs = [_run(module, data.test_x[:4], training=training) for training in (False, True)]
+        outputs = [_run(treated.module, data.test_x[:4], training=training) for training in (False, True)]
     except (RuntimeError, ValueError) as error:
         fact = str(error).splitlines()[0]
         raise RecipeError(
@@ -139,15 +144,21 @@ def check_fit(recipe: Recipe, treatment: str, data: Data) -> None:
         raise RecipeError(f"{place} {fact}; change its arguments")
     if not torch.equal(*outputs):
         raise RecipeError(
-            f"{place} {recipe.architecture.name} has other outputs in training than in evaluation, which is not "
-            "supported; leave out modules that behave so, such as dropout"
+            f"{place} {recipe.architecture.name} has other outputs in training than in evaluation, and not by batch "
+            "norm; leave out what behaves so, such as dropout"
         )
 
 
 @torch.no_grad()
 def _run(module: nn.Module, x: torch.Tensor, *, training: bool) -> torch.Tensor:
+    """Run a module in training or in evaluation mode, its batch norms always in evaluation mode."""
+    module.train(training)
+    for norm in (part for part in module.modules() if isinstance(part, BATCH_NORMS)):
+        norm.eval()
     with torch.random.fork_rng(devices=[]):
-        return module.train(training)(x)
+        outputs = module(x)
+    module.eval()
+    return outputs
 
 
 def _begin(recipe: Recipe, folder: Path) -> tuple[Manifest, Recipe]:

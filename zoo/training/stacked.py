@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.data import Data
-from zoo.networks.stack import Stack
+from zoo.networks.stack import Stack, in_training
 from zoo.progress import Progress, ignore
 from zoo.recipes.optimizer import Optimizer
 from zoo.training.minibatches import Minibatches, batch_size_of, draw_minibatches
@@ -126,13 +126,17 @@ def take_step(live: Live, data: Data, settings: Optimizer) -> None:
     descent, steps = live.descent, len(live.minibatches.order)
     x, y = live.minibatches.at(descent.step % steps, data, settings.augmentation)
     short = settings.precision == "bfloat16"
-    with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False) if short else nullcontext():
-        loss, gradient = live.gradient(live.stack(descent.theta), x, y, live.smoothing)
+    autocast = torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False) if short else nullcontext()
+    with autocast, in_training(live.stack(descent.theta)) as stack:
+        loss, gradient = live.gradient(stack, x, y, live.smoothing)
     known = (live.finite & loss.isfinite())[:, None]
     torch.where(known, descent.theta, descent.before, out=descent.before)
-    live.finite.logical_and_((loss + gradient.sum(1)).isfinite())  # of the loss and of every entry of the gradient
+    sums = [gradient.sum(1), *(stack.own[name].sum(1) for name in stack.layout.statistics)]
+    live.finite.logical_and_(sum(sums, loss).isfinite())  # of the loss and of every entry of the gradient
     # chain rule of `row = constants + scale * theta`
     OPTIMIZERS[settings.optimizer][0](descent, live.treated.keep_trainable(gradient), settings)
+    for name in stack.layout.statistics:  # no gradient trains them
+        descent.theta[:, stack.layout.slices[name]] = stack.own[name]
     torch.where(live.finite[:, None], descent.theta, descent.before, out=descent.theta)
     descent.step.add_(1)
 

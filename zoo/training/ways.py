@@ -16,6 +16,7 @@ def unfolded_gradient(module: nn.Module) -> Gradient:
     unfolded = unfold_convolutions(module)
 
     def gradient(stack: Stack, x: Tensor, y: Tensor, smoothing: Tensor) -> tuple[Tensor, Tensor]:
+        unfolded.train(stack.module.training)
         return stack_gradient(replace(stack, module=unfolded), x, y, smoothing)
 
     return gradient

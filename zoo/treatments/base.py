@@ -212,8 +212,13 @@ class Treated:
 
     @property
     def mask(self) -> Bool[Tensor, "*networks parameters"]:
-        """Mask of the entries of a row, `(P,)` or `(K, P)`: true where they train."""
+        """Mask of the entries of a row, `(P,)` or `(K, P)`: true unless they are held constant."""
         return torch.ones(self.layout.size, dtype=torch.bool) if self.scale is None else self.scale.cpu() != 0
+
+    @property
+    def trainable(self) -> Bool[Tensor, "*networks parameters"]:
+        """Mask of the entries that gradients train: those of `mask` without the running statistics of batch norm."""
+        return self.mask & self.layout.learned
 
     def stack(self, rows: Float[Tensor, "networks parameters"]) -> Stack:
         """Return a stack of networks, ready to run, from their rows."""

@@ -19,7 +19,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from zoo.errors import RecipeError
-from zoo.networks.parameters import Parameter, ParameterLayout
+from zoo.networks.parameter import Parameter
+from zoo.networks.parameters import ParameterLayout
 from zoo.seeds import rng_for
 from zoo.treatments.base import Treatment
 

@@ -38,5 +38,6 @@ class Syre(Treatment):
     def hold(self, layout: ParameterLayout, sites: Mapping[str, str], seed: int, *pair: int) -> Held:
         """Draw the offset `theta_0`, as constants, and the factors on the weight decay."""
         offset = self.std * rng_for(seed, "syre/offset").standard_normal(layout.size)
+        offset[~layout.learned.numpy()] = 0  # running statistics are measured, not learned
         decay = 1 + self.anisotropy * rng_for(seed, "syre/decay").uniform(-1, 1, layout.size)
         return {name: torch.from_numpy(v.astype(np.float32)) for name, v in (("constants", offset), ("decay", decay))}

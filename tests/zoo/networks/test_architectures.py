@@ -45,7 +45,7 @@ def test_blocks_of_a_stage_share_the_axis_of_its_residual_stream():
 
 
 def test_a_block_adds_to_its_input():
-    block = Block(4, 4, 1, "tanh").double()
+    block = Block(4, 4, 1, "tanh", "group").double()
     nn.init.zeros_(block.ln2.weight)
     x = torch.randn(2, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(block(x), x.tanh())

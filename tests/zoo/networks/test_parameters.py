@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.scenarios import NETWORKS, Network, some_thetas, treat
-from zoo.networks.parameters import Parameter, ParameterLayout
+from zoo.networks.parameter import Parameter
+from zoo.networks.parameters import ParameterLayout
 
 LAYOUT = ParameterLayout.of(NETWORKS["mlp"].build())
 
@@ -63,6 +64,7 @@ def test_parameters_of_norms_have_their_own_roles():
 
 
 def random_networks():
+    """Networks of any shape, among them convolutions flattened into linear maps, attention and tied weights."""
     widths, channels, units = st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(1, 3), st.integers(1, 6)
     mlp = st.builds(
         lambda w, norm, act: Network("mlp", {"widths": w, "norm": norm, "activation": act}, (w[0],)),
@@ -82,7 +84,23 @@ def random_networks():
         st.floats(0.05, 0.3),
         channels,
     )
-    return mlp | cnn | resnet
+    vit = st.builds(
+        lambda heads, units, patch, b, c: Network(
+            "vit",
+            {"size": 4, "patch": patch, "channels": c, "width": heads * units, "heads": heads, "blocks": b},
+            (c, 4, 4),
+        ),
+        st.integers(1, 3),
+        units,
+        st.sampled_from([1, 2]),
+        st.integers(1, 2),
+        channels,
+    )
+    flat = st.builds(
+        lambda u, last: Network("flat", {"channels": u, "channels_last": last}, (2, 6, 6)), units, st.booleans()
+    )
+    unusual = st.builds(lambda u: Network("unusual", {"hidden": u}, (8,)), units)
+    return mlp | cnn | resnet | vit | flat | unusual
 
 
 @settings(deadline=None, max_examples=25)
@@ -134,16 +152,26 @@ class Layers(nn.Module):
         self.axes = {"linear.weight": ("hidden", "input"), "linear.bias": ("hidden",)} | (axes or {})
 
 
-def tied():
-    network = Layers(nn.Linear(3, 4), {"other.bias": ("hidden",)})
+def tied(axes=None):
+    network = Layers(nn.Linear(3, 4), {"other.bias": ("hidden",)} | (axes or {}))
     network.other.weight = network.linear.weight
     return network
 
 
-def bare():
+def bare(roles=None):
     network = Layers(nn.Identity(), {"scale": ("hidden",)})
-    network.scale = nn.Parameter(torch.ones(4))
+    network.scale, network.roles = nn.Parameter(torch.ones(4)), roles or {}
     return network
+
+
+def frozen():
+    network = Layers(nn.Identity())
+    network.linear.weight.requires_grad_(False)
+    return network
+
+
+def names(flat):
+    return {"other.weight": ("output", flat), "other.bias": ("output",)}
 
 
 @pytest.mark.parametrize(
@@ -151,22 +179,52 @@ def bare():
     [
         (
             lambda: Layers(nn.Dropout(0.5)),
-            "other: Dropout works differently in training and in evaluation; leave it out",
+            "other: Dropout drops units in training only; set its dropout to 0, or leave it out",
         ),
         (
-            lambda: Layers(nn.BatchNorm1d(4)),
-            "other: BatchNorm1d works differently in training and in evaluation; use LayerNorm",
+            lambda: Layers(nn.BatchNorm1d(4, track_running_stats=False)),
+            "other: BatchNorm1d has no running statistics with a momentum; set both",
         ),
         (
             lambda: Layers(nn.Sequential(nn.AlphaDropout())),
-            "other.0: AlphaDropout works differently in training and in evaluation",
+            "other.0: AlphaDropout drops units in training only",
         ),
-        (lambda: Layers(nn.RMSNorm(4), {"other.weight": ("hidden",)}), "other.weight: this parameter of RMSNorm"),
-        (bare, "scale: this parameter of Layers is neither weight nor bias"),
-        (tied, "other.weight: is the same tensor as linear.weight"),
+        (lambda: Layers(nn.RReLU()), "other: RReLU works differently in training and in evaluation"),
+        (lambda: Layers(nn.SyncBatchNorm(4)), "other: SyncBatchNorm works across processes; use BatchNorm"),
+        (lambda: Layers(nn.InstanceNorm1d(4, track_running_stats=True)), "other: InstanceNorm1d works differently"),
+        (lambda: Layers(nn.MultiheadAttention(4, 2, dropout=0.1)), "other: MultiheadAttention drops units in training"),
+        (bare, "scale: no layer or norm of PyTorch says what this parameter of Layers does; name its role in `roles`"),
+        (frozen, "linear.weight: is a parameter that requires no gradient; make it a buffer"),
+        (lambda: bare(roles={"scale": "bias"}), "scale: is the bias of no layer with a weight; its role is shift"),
+        (lambda: Layers(nn.ConvTranspose2d(4, 4, 3)), "other: ConvTranspose2d has inputs before outputs in its weight"),
+        (lambda: Layers(nn.Conv2d(4, 4, 3, groups=2)), "other: Conv2d has groups of several inputs"),
+        (lambda: Layers(nn.Embedding(9, 4, padding_idx=0)), "other: Embedding has a row that does not train"),
+        (
+            lambda: Layers(nn.GroupNorm(2, 4), {"other.weight": ("hidden",), "other.bias": ("hidden",)}),
+            "other: GroupNorm treats its 4 units in 2 groups; name them as blocks in the axes of its weight",
+        ),
+        (lambda: Layers(nn.Linear(5, 2), names((("hidden", 5), "input"))), "other.weight: .* is no product, which is"),
+        (lambda: bare(roles={"scale": "gain"}), "scale: there is no role 'gain'; use one of weight, bias"),
+        (lambda: bare(roles={"skale": "scale"}), r"roles: \['skale'\] are no parameters"),
+        (
+            lambda: tied({"other.weight": ("hidden", "input")}),
+            "other.weight: is the same tensor as linear.weight; give its axes under that name alone",
+        ),
         (lambda: Layers(nn.Linear(4, 2)), r"axes and parameters differ in \['other.bias', 'other.weight'\]"),
+        (lambda: Layers(nn.Linear(9, 2), names("flat")), "other.weight: no parameter writes the units of flat"),
+        (
+            lambda: Layers(nn.Linear(9, 2), names((("hidden", 4), (None, 2)))),
+            "other.weight: the factors of .* do not multiply to the length 9",
+        ),
+        (
+            lambda: Layers(nn.Linear(4, 2), names((("a", 2), ("hidden", 2)))),
+            "other.weight: axis hidden has blocks .*",
+        ),
+        (
+            lambda: Layers(nn.Linear(16, 2), names((("a", 2), (None, 2), ("b", 4)))),
+            "other.weight: .* is neither an axis times positions nor blocks of units",
+        ),
     ],
-    ids=["dropout", "batch norm", "nested", "rms norm", "bare parameter", "tied weights", "no axes"],
 )
 def test_modules_that_a_row_does_not_determine_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message) as caught:

@@ -75,7 +75,7 @@ def test_one_by_one_and_vmap_agree_on_logits_and_gradients(network):
     logits, gradients = [], []
     for run in (
         lambda rows: run_stack(stack.with_rows(rows), x),
-        lambda rows: vmap(lambda n, b: functional_call(stack.module, n, (b,)))(stack.layout.unflatten(rows), x),
+        lambda rows: vmap(lambda n, b: functional_call(stack.module, n, (b,)))(stack.with_rows(rows).tensors(), x),
     ):
         rows = stack.rows.clone().requires_grad_()
         logits.append(run(rows))

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,8 @@ def ordinary_module(treated, theta):
         return network
     held = {name: treated.layout.unflatten(treated.held[name].to(theta)) for name in treated.held}
     for parameter in treated.layout.parameters:
+        if parameter.name in treated.layout.statistics:
+            continue
         owner, _, kind = parameter.name.rpartition(".")
         constants = held["constants"][parameter.name]
         use = Masked(held["mask"][parameter.name] == 1, constants) if "mask" in held else Offset(constants)
@@ -96,17 +99,19 @@ def share_of_highest_rate(settings, step, epochs, steps_per_epoch):
 
 def train_alone(treated, theta, settings, data, rate, decay, smoothing, epochs, pair):
     """Train one network with a plain loop; return the weights that it uses after each epoch."""
-    network = ordinary_module(treated, theta)
+    network = ordinary_module(treated, theta).train()
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.optimizer]
     specifics = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
     by_hand = None
     if "decay" in treated.held:  # a decay for each entry: more than torch.optim can do
-        by_hand = list(treated.layout.unflatten(decay * treated.held["decay"].to(theta)).values())
+        rates = treated.layout.unflatten(decay * treated.held["decay"].to(theta))
+        by_hand = [rates[p.name] for p in treated.layout.parameters if p.name not in treated.layout.statistics]
     parameters = list(network.parameters())
     if by_hand:
         originals = dict(network.named_parameters())
-        names = [p.name.rpartition(".") for p in treated.layout.parameters]
-        parameters = [originals[f"{owner}.parametrizations.{kind_}.original"] for owner, _, kind_ in names]
+        learned = [p for p in treated.layout.parameters if p.name not in treated.layout.statistics]
+        names = [p.name.rpartition(".") for p in learned]
+        parameters = [originals[f"{o}.parametrizations.{k}.original".removeprefix(".")] for o, _, k in names]
     optimizer = kind(parameters, lr=rate, weight_decay=0.0 if by_hand else decay, **specifics)
     steps_per_epoch, rows = len(data.train_y) // settings.batch_size, []
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -160,6 +165,22 @@ def test_a_stack_trains_like_separate_networks_in_float64(setting, settings, mon
     treated = treat(setting, dtype=torch.float64)
     data = some_data(train=EXAMPLES)
     assert_trained_as_alone(treated, some_thetas(treated), settings, data, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("network", "setting"),
+    [(network, setting) for network in ("gnn_batch", "resnet_batch", "vit", "flat") for setting in SETTINGS]
+    # The reference parametrizes each weight by itself, which unties tied ones.
+    + [("unusual", setting) for setting in ("standard", "w_initialised", "sigma_asymmetric")],
+)
+def test_networks_of_every_kind_of_layer_train_like_separate_ones(network, setting):
+    """Batch norm uses the statistics of minibatches, and updates its running ones, as in PyTorch."""
+    treated, data = treat(setting, network, dtype=torch.float64), some_data(NETWORKS[network].shape, train=EXAMPLES)
+    if network == "gnn_batch":
+        nodes = NETWORKS[network].examples(len(data.train_y) + len(data.test_y))
+        train_x, test_x = nodes.split([len(data.train_y), len(data.test_y)])
+        data = replace(data, train_x=train_x, test_x=test_x)
+    assert_trained_as_alone(treated, some_thetas(treated), ADAMW, data, rtol=1e-8, atol=1e-8)
 
 
 @ENGINE

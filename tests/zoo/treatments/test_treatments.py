@@ -11,9 +11,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.scenarios import NETWORKS, SETTINGS, Network, digest_of_draws, some_thetas, treat, treatment_of
+from tests.scenarios import NETWORKS, SETTINGS, Network, digest_of_draws, rolled, some_thetas, treat, treatment_of
 from zoo.errors import RecipeError
-from zoo.networks.parameters import Parameter
+from zoo.networks.parameter import Parameter
 from zoo.recipes.recipe import Recipe, built_in_recipes
 from zoo.seeds import rng_for
 from zoo.treatments.masks import check_rows_differ, draw_fixed, per_layer
@@ -239,8 +239,10 @@ print(*[digest_of_draws(s, n) for s in SETTINGS for n in {["mlp", "resnet8"]}])
 def permuted_stack(setting, network, seed=0):
     treated = treat(setting, network, dtype=torch.float64)
     stack = treated.stack(treated.to_rows(some_thetas(treated)))
-    axes = stack.layout.axes
-    shifted = {axis: torch.arange(axes[axis]).roll(1) for axis in stack.layout.hidden_axes}
+    shifted = {}
+    for axis in stack.layout.hidden_axes:
+        if axis not in stack.layout.blocks:  # units in blocks move with these
+            shifted |= rolled(stack.layout, axis)
     return treated, stack, stack.permute(shifted)
 
 

@@ -21,8 +21,9 @@ from zoo.networks.architectures.cnn import CNN
 from zoo.networks.architectures.gnn import GNN
 from zoo.networks.architectures.mlp import MLP
 from zoo.networks.architectures.resnet import ResNet
+from zoo.networks.architectures.vit import ViT
 
-BUILT_IN: dict[str, type[Architecture]] = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "gnn": GNN}
+BUILT_IN: dict[str, type[Architecture]] = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "gnn": GNN, "vit": ViT}
 ARCHITECTURES: dict[str, type[Architecture]] = dict(BUILT_IN)
 ENTRY_POINTS = "asymzoo.architectures"
 

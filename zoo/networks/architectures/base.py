@@ -1,16 +1,23 @@
 """The base class of architectures: an ordinary `nn.Module` that also names its axes and its activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from zoo.networks.parameters import Axes
+from zoo.networks.parameter import Axes
+from zoo.networks.roles import Role, named_tensors
 
 Activation = Literal["gelu", "relu", "tanh"]
 Sites = dict[str, tuple[str, str]]  # by submodule: the axis it acts on, and the name of its class
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def norm_axes(norm: nn.Module, name: str, axis: str) -> dict[str, Axes]:
+    """Return the axes of a norm's parameters, and of the running statistics of batch norm."""
+    return {f"{name}.{tensor}": (axis,) for tensor in named_tensors(norm)}
 
 
 class Architecture(nn.Module):
@@ -22,8 +29,8 @@ class Architecture(nn.Module):
     - `input` and `output` are the axis names whose units are never permuted. The units of all other axes may be.
 
     Attributes:
-        axes: Axis names of the dimensions of each parameter, by the parameter's name; None for a dimension without
-            units.
+        axes: Axes of the dimensions of each parameter, by the parameter's name, see `zoo.networks.parameter`.
+        roles: Roles of parameters that belong to no layer or norm of PyTorch, by name, see `Parameter`.
         sites: Axis that each activation acts on, by the name of the activation's submodule.
         whole: Whether one forward pass computes every example (a full graph), so that batching does not help.
         data_dir: Folder of files that the network itself reads, such as a graph. It is set before the network runs.
@@ -32,6 +39,7 @@ class Architecture(nn.Module):
     """
 
     axes: dict[str, Axes]
+    roles: Mapping[str, Role] = MappingProxyType({})
     sites: dict[str, str]
     whole: ClassVar[bool] = False
     data_dir: Path | None = None

@@ -2,8 +2,7 @@
 
 Source: Hamilton, Ying, Leskovec 2017, *Inductive Representation Learning on Large Graphs*,
 https://arxiv.org/abs/1706.02216. Three layers with a norm, as in Lim et al. 2024, section 5.1,
-https://arxiv.org/abs/2405.20231. The norm here is LayerNorm: it has no running statistics that would have to be
-recomputed for a network between two others.
+https://arxiv.org/abs/2405.20231.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from zoo.data.graphs import Graph, graph_of
-from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture
+from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture, norm_axes
 
 
 @lru_cache(maxsize=4)
@@ -36,6 +35,7 @@ class GNN(Architecture):
         hidden: Number of units of every hidden layer.
         layers: Number of layers, including the output layer.
         activation: Activation after each hidden layer.
+        norm: Norm of each hidden layer: `layer` is LayerNorm, `batch` is batch norm over all nodes, as in that paper.
 
     Example:
         >>> sum(p.numel() for p in GNN().parameters())
@@ -43,6 +43,7 @@ class GNN(Architecture):
     """
 
     whole = True
+    later = frozenset({"norm"})
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class GNN(Architecture):
         hidden: PositiveInt = 64,
         layers: Annotated[int, Field(ge=2)] = 3,
         activation: Activation = "relu",
+        norm: Literal["layer", "batch"] = "layer",
     ) -> None:
         from torch_geometric.nn import SAGEConv
 
@@ -59,17 +61,20 @@ class GNN(Architecture):
         self.graph = graph
         widths = [features, *[hidden] * (layers - 1), classes]
         self.convs = nn.ModuleList(SAGEConv(i, o) for i, o in itertools.pairwise(widths))
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers - 1))
+        kind = nn.LayerNorm if norm == "layer" else nn.BatchNorm1d
+        self.norms = nn.ModuleList(kind(hidden) for _ in range(layers - 1))
         self.activations = nn.ModuleList(ACTIVATIONS[activation]() for _ in range(layers - 1))
 
         axes = ["input", *(f"hidden{i}" for i in range(layers - 1)), "output"]
-        self.axes = {}
+        self.axes, self.roles = {}, {}
         for i, (before, units) in enumerate(itertools.pairwise(axes)):
             self.axes[f"convs.{i}.lin_l.weight"] = (units, before)
             self.axes[f"convs.{i}.lin_l.bias"] = (units,)
             self.axes[f"convs.{i}.lin_r.weight"] = (units, before)
+            self.roles |= {f"convs.{i}.{part}.weight": "weight" for part in ("lin_l", "lin_r")}
+            self.roles[f"convs.{i}.lin_l.bias"] = "bias"
             if units != "output":
-                self.axes |= {f"norms.{i}.weight": (units,), f"norms.{i}.bias": (units,)}
+                self.axes |= norm_axes(self.norms[i], f"norms.{i}", units)
         self.sites = {f"activations.{i}": f"hidden{i}" for i in range(layers - 1)}
 
     def forward(self, nodes: Tensor) -> Tensor:

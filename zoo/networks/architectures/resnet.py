@@ -2,30 +2,36 @@
 
 Source: He, Zhang, Ren, Sun 2016, *Deep Residual Learning for Image Recognition*, section 4.2,
 https://arxiv.org/abs/1512.03385. As in Lim et al. 2024, https://arxiv.org/abs/2405.20231, GroupNorm with one group
-replaces batch norm and shortcuts are 1x1 convolutions. Parameters have the names they have in that paper's code.
+replaces batch norm, unless `norm = "batch"`, and shortcuts are 1x1 convolutions. Parameters have the names they have
+in that paper's code.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture
+from zoo.networks.architectures.base import ACTIVATIONS, Activation, Architecture, norm_axes
+
+Norm = Literal["group", "batch"]
+MAKE_NORM: dict[Norm, Callable[[int], nn.Module]] = {"group": partial(nn.GroupNorm, 1), "batch": nn.BatchNorm2d}
 
 
 class Block(nn.Module):
     """Two convolutions whose output is added to their input, the residual stream."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: str, norm: Norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.ln1 = nn.GroupNorm(1, outputs)
+        self.ln1 = MAKE_NORM[norm](outputs)
         self.nonlin1 = ACTIVATIONS[activation]()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.ln2 = nn.GroupNorm(1, outputs)
+        self.ln2 = MAKE_NORM[norm](outputs)
         self.shortcut = nn.Sequential()
         if stride != 1:
-            self.shortcut.extend([nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(1, outputs)])
+            self.shortcut.extend([nn.Conv2d(inputs, outputs, 1, stride, bias=False), MAKE_NORM[norm](outputs)])
         self.nonlin2 = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,11 +51,14 @@ class ResNet(Architecture):
         channels: Number of channels of the image.
         classes: Number of outputs.
         activation: Activation inside the blocks and after every residual addition.
+        norm: Norm after each convolution: `group` is GroupNorm with one group, `batch` is batch norm as in He et al.
 
     Example:
         >>> [sum(p.numel() for p in ResNet(width=w).parameters()) for w in (1.0, 0.875)]
         [78042, 59944]
     """
+
+    later = frozenset({"norm"})
 
     def __init__(
         self,
@@ -58,36 +67,34 @@ class ResNet(Architecture):
         channels: PositiveInt = 3,
         classes: PositiveInt = 10,
         activation: Activation = "relu",
+        norm: Norm = "group",
     ) -> None:
         super().__init__()
         widths = [max(1, round(width * units)) for units in (16, 32, 64)]
         self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
-        self.ln1 = nn.GroupNorm(1, widths[0])
+        self.ln1 = MAKE_NORM[norm](widths[0])
         self.nonlin = ACTIVATIONS[activation]()
-        self.axes = {
-            "conv1.weight": ("stream1", "input", None, None),
-            "ln1.weight": ("stream1",),
-            "ln1.bias": ("stream1",),
-        }
+        self.axes = {"conv1.weight": ("stream1", "input", None, None)} | norm_axes(self.ln1, "ln1", "stream1")
         self.sites = {"nonlin": "stream1"}
         for stage in (1, 2, 3):
-            self._add_stage(stage, widths[max(0, stage - 2)], widths[stage - 1], blocks, activation)
+            self._add_stage(stage, widths[max(0, stage - 2)], widths[stage - 1], blocks, activation, norm)
         self.linear = nn.Linear(widths[2], classes)
         self.axes |= {"linear.weight": ("output", "stream3"), "linear.bias": ("output",)}
 
-    def _add_stage(self, stage: int, inputs: int, outputs: int, blocks: int, activation: str) -> None:
+    def _add_stage(self, stage: int, inputs: int, outputs: int, blocks: int, activation: str, norm: Norm) -> None:
         layer, stream = nn.Sequential(), f"stream{stage}"
         for b in range(blocks):
             first = b == 0 and stage > 1
-            layer.append(Block(inputs if b == 0 else outputs, outputs, 2 if first else 1, activation))
+            block = Block(inputs if b == 0 else outputs, outputs, 2 if first else 1, activation, norm)
+            layer.append(block)
             name, inner, before = f"layer{stage}.{b}", f"block{stage}.{b}", f"stream{stage - 1}" if first else stream
             self.axes[f"{name}.conv1.weight"] = (inner, before, None, None)
-            self.axes |= {f"{name}.ln1.weight": (inner,), f"{name}.ln1.bias": (inner,)}
+            self.axes |= norm_axes(block.ln1, f"{name}.ln1", inner)
             self.axes[f"{name}.conv2.weight"] = (stream, inner, None, None)
-            self.axes |= {f"{name}.ln2.weight": (stream,), f"{name}.ln2.bias": (stream,)}
+            self.axes |= norm_axes(block.ln2, f"{name}.ln2", stream)
             if first:
                 self.axes[f"{name}.shortcut.0.weight"] = (stream, before, None, None)
-                self.axes |= {f"{name}.shortcut.1.weight": (stream,), f"{name}.shortcut.1.bias": (stream,)}
+                self.axes |= norm_axes(block.shortcut[1], f"{name}.shortcut.1", stream)
             self.sites |= {f"{name}.nonlin1": inner, f"{name}.nonlin2": stream}
         self.add_module(f"layer{stage}", layer)
 

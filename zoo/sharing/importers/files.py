@@ -16,9 +16,10 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.errors import ZooError, nearest
+from zoo.networks.roles import row_tensors
 
 OVERHEAD = 1 << 20  # bytes that a file may have for names and shapes, in addition to the numbers of a network
 GREATEST = sys.float_info.max
@@ -162,13 +163,15 @@ def read_saved(path: Path, most: int) -> Any:
         raise ZooError(f"{path}: {fact}; download or save it again") from None
 
 
-def check_tensors(path: Path, found: Any, shapes: Shapes) -> dict[str, Tensor]:
+def check_tensors(path: Path, found: Any, shapes: Shapes, network: nn.Module | None = None) -> dict[str, Tensor]:
     """Check that a file has exactly the float32 tensors of given names and shapes, and return them by name.
 
     Arguments:
         path: Path of the file, for error messages.
         found: Content of the file.
         shapes: Shape of each tensor, by name.
+        network: Network whose `state_dict` it is; this may have further names of tied weights and counters of batch
+            norm, which are left out.
 
     Raises:
         ZooError: If a tensor is missing, unknown, or of another type or shape; the message is about the first one.
@@ -176,6 +179,11 @@ def check_tensors(path: Path, found: Any, shapes: Shapes) -> dict[str, Tensor]:
     remedy = "check that it is of the same architecture"
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         raise ZooError(f"{path}: is not a state_dict, a dictionary of tensors; save `module.state_dict()`")
+    if network is not None:
+        try:
+            found = row_tensors(found, network)
+        except ValueError as error:
+            raise ZooError(f"{path}: {error}; {remedy}") from None
     for name in found:
         if name not in shapes:
             raise ZooError(f"{path}: has {str(name)!r}, which the architecture does not have; {remedy}")

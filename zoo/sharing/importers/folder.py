@@ -69,14 +69,17 @@ def import_folder(source: str | Path, folder: str | Path, *, progress: Progress 
     known = _labels(table, path)
     recipe = _recipe(source, known, len(files))
     (treatment,) = recipe.treatments
-    layout, held = recipe.treat(treatment).layout, _held(source, recipe, treatment)
+    treated, held = recipe.treat(treatment), _held(source, recipe, treatment)
+    layout, module = treated.layout, treated.module
     shapes = {parameter.name: parameter.shape for parameter in layout.parameters}
+
+    most = OVERHEAD + 4 * sum(tensor.numel() for tensor in module.state_dict().values())
 
     def read(treatment: str, run: range) -> Arrays:
         weights = np.empty((len(run), layout.size), np.float32)
         for k, i in enumerate(run):
             file = inside(source, files[i])
-            tensors = check_tensors(file, read_saved(file, OVERHEAD + 4 * layout.size), shapes)
+            tensors = check_tensors(file, read_saved(file, most), shapes, module)
             row = layout.flatten(tensors)
             if "mask" in held and not torch.equal(row[~held["mask"]], held["constants"][~held["mask"]]):
                 raise ZooError(
