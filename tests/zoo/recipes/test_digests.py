@@ -25,6 +25,7 @@ DIGESTS = {
     "mnist-cnn": "c22aaca089f5313fb45824597bb190bf",
     "mnist-mlp": "7dfe192281bfbfff1af411e2e0963371",
     "mnist-mlp-replicas": "76f2f697d7dc9f16317fe1ed0f15be91",
+    "digits-vit": "0100db5ad28cf0e97089d29829cd3b18",
     "digits-vit-replicas": "5d4b8a965a621dd3026a92d26c98e433",
     "mnist-mlp16-replicas": "70ef62af5251933e0e71d02296f384ba",
     "mnist-mlp4-replicas": "d54811aa9a4d0fefd243de399ab59d0e",
