@@ -42,8 +42,8 @@ class ParameterGraph(nn.Module):
     kernel; the entries of the kernel, or of all positions that the two units share, are the edge's values, with zeros
     around kernels smaller than the largest. Edges from a unit to itself stand for its depthwise kernel, bias, norm
     scale and so on, and, with value 1, for each further weight that writes the unit, as in a residual addition. An edge
-    with value 1 leads from each block, such as
-    an attention head, to the units in it. Parameters without units are edges from one further node to itself.
+    with value 1 leads from each block, such as an attention head, to the units in it. Parameters without units are
+    edges from one further node to itself.
 
     Arguments:
         layout: Layout of the rows.
@@ -187,6 +187,8 @@ def with_kernel(graph: Data, kernel: Sequence[int]) -> Data:
     Raises:
         TaskError: If the graph has a larger kernel.
     """
+    if "kernel" not in graph:
+        return graph  # one of the user's own
     own = tuple(graph.kernel if graph.batch is None else graph.kernel[0])
     if own == tuple(kernel):
         return graph
@@ -273,12 +275,13 @@ def _constant_edges(
 
 
 def _pad(columns: Tensor, own: tuple[int, ...], kernel: tuple[int, ...], nothing: int) -> Tensor:
-    """Put kernels `(edges, *own)` in the middle of the largest, flattened."""
+    """Put kernels `(edges, *own)` in the middle of the largest, flattened.
+
+    The middle of a length is `(length - 1) // 2`, so a kernel padded twice is where it is when padded once.
+    """
     own = (1,) * (len(kernel) - len(own)) + own
     columns = columns.reshape(-1, *own)
     padded = torch.full((len(columns), *kernel), nothing)
-    middle = [
-        slice((all_ - length) // 2, (all_ - length) // 2 + length) for all_, length in zip(kernel, own, strict=True)
-    ]
-    padded[(slice(None), *middle)] = columns
+    first = [(room - 1) // 2 - (length - 1) // 2 for room, length in zip(kernel, own, strict=True)]
+    padded[(slice(None), *(slice(i, i + length) for i, length in zip(first, own, strict=True)))] = columns
     return padded.view(len(columns), prod(kernel))

@@ -6,9 +6,10 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch_geometric.nn import MeanAggregation
 
-from metanets.graph import DEPTH_CODE, KIND_CODES, KINDS, PLACES, ParameterGraph, encode_depth
+from metanets.graph import DEPTH_CODE, KIND_CODES, KINDS, PLACES, ParameterGraph, encode_depth, largest, with_kernel
 from metanets.incidence import EdgeMean
 from tests.scenarios import NETWORKS, some_thetas, treat
+from zoo.errors import TaskError
 from zoo.networks.parameter import IDENTIFIED, Parameter
 from zoo.networks.parameters import ParameterLayout
 
@@ -79,7 +80,7 @@ def test_the_edge_between_two_units_holds_their_kernel_in_the_middle_of_the_larg
         )
         values = made.edge_attr[where].view(-1, *made.kernel)
         for dim, (length, room) in enumerate(zip(kernels.shape[1:], made.kernel, strict=True), start=1):
-            values = values.narrow(dim, (room - length) // 2, length)
+            values = values.narrow(dim, (room - 1) // 2 - (length - 1) // 2, length)
         assert torch.equal(values, kernels)
         total = made.edge_attr[where].abs().sum()
         assert total == pytest.approx(float(kernels.abs().sum()), rel=1e-5)  # all else is zero
@@ -209,3 +210,25 @@ def test_depthwise_kernels_lead_from_each_channel_to_itself():
     assert torch.equal(own[0], own[1])
     assert torch.equal(graph.axis[own[0]], torch.zeros(4, dtype=torch.long))
     assert torch.equal(graph.rows(graph(rows)), rows)
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn", "flat", "vit"])
+def test_room_for_larger_kernels_is_the_same_from_the_start_and_later(network):
+    treated = treat("w_asymmetric", network)
+    graph = ParameterGraph(treated.layout, treated.mask)
+    wide = ParameterGraph(treated.layout, treated.mask, kernel=largest([graph.kernel, (5, 5)]))
+    row = torch.randn(treated.layout.size)
+    small, large = graph(row), wide(row)
+    found = with_kernel(small, wide.kernel)
+    assert found.keys() == large.keys()
+    assert all(torch.equal(found[name], large[name]) for name in large.keys() if name != "kernel")  # noqa: SIM118
+    assert torch.equal(wide.rows(found), row)
+    assert with_kernel(small, small.kernel) is small
+    with pytest.raises(TaskError, match=r"graph: its kernels are .*, which do not fit in \(1, 1\); take a larger"):
+        with_kernel(large, (1, 1))
+
+
+def test_a_parameter_of_three_axes_has_no_graph():
+    layout = ParameterLayout((Parameter("form", (2, 3, 4), ("output", "a", "b"), "weight"),))
+    with pytest.raises(TaskError, match=r"form: connects units of output, a, b; an edge of a graph connects two units"):
+        ParameterGraph(layout)
