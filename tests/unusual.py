@@ -79,11 +79,12 @@ class Normed(Architecture):
 
 
 class Unusual(Architecture):
-    """Tied weights with a bias each, RMSNorm, a scale of units, a scale of the whole, and a fused projection."""
+    """Tied weights with a bias each, an embedding, RMSNorm, scales of units and of the whole, a fused projection."""
 
     def __init__(self, hidden: int = 6, classes: int = 10, inputs: int = 8) -> None:
         super().__init__()
         self.first, self.act = nn.Linear(inputs, hidden), nn.Tanh()
+        self.sign = nn.Embedding(2 * inputs, hidden)  # of each input, one row for each of its signs
         self.left, self.right = nn.Linear(hidden, 2 * hidden), nn.Linear(hidden, 2 * hidden)
         self.right.weight = self.left.weight
         self.norm, self.act2 = nn.RMSNorm(2 * hidden), nn.Tanh()
@@ -92,6 +93,7 @@ class Unusual(Architecture):
         self.last = nn.Linear(hidden, classes)
         fused = ((None, 2), ("half", hidden))
         self.axes = {"first.weight": ("hidden", "input"), "first.bias": ("hidden",), "norm.weight": ("wide",)}
+        self.axes["sign.weight"] = ((("input", inputs), (None, 2)), "hidden")
         self.axes |= {"left.weight": ("wide", "hidden"), "left.bias": ("wide",), "right.bias": ("wide",)}
         self.axes |= {"temperature": ("wide",), "gain": (), "pair.weight": (fused, "wide"), "pair.bias": (fused,)}
         self.axes |= {"last.weight": ("output", "half"), "last.bias": ("output",)}
@@ -99,7 +101,9 @@ class Unusual(Architecture):
         self.sites = {"act": "hidden", "act2": "wide", "act3": "half"}
 
     def forward(self, x):
-        x = self.act(self.first(x.flatten(1)))
+        x = x.flatten(1)
+        row = 2 * torch.arange(x.shape[1], device=x.device) + (x > 0)
+        x = self.act(self.first(x) + 0.1 * self.sign(row).sum(1))
         x = self.act2(self.norm(self.left(x) + self.right(x.square())) * self.temperature)
         a, b = self.pair(x).chunk(2, 1)
         return self.last(self.act3(a * b)) * self.gain

@@ -57,7 +57,7 @@ def test_nodes_are_units_and_edges_are_kernels_biases_norms_and_residual_additio
     expected["block"] = sum(layout.axes[inner] for inner in layout.blocks)
     expected["residual"] = found["residual"]
     assert found == expected
-    assert (found["residual"] > 0) == network.startswith(("resnet", "gnn", "vit", "skip"))
+    assert (found["residual"] > 0) == network.startswith(("resnet", "gnn", "vit", "skip", "unusual"))
 
 
 @ON_EVERY_NETWORK
@@ -69,7 +69,8 @@ def test_the_edge_between_two_units_holds_their_kernel_in_the_middle_of_the_larg
         where = made.edge_tensor == number
         units = [(dim, axis) for dim, axis in enumerate(parameter.axes) if axis is not None]
         tensor = tensors[parameter.name].movedim([dim for dim, _ in units], list(range(len(units))))
-        ends = made.edge_index[:, where].flip(0)  # target, source
+        ends = made.edge_index[:, where]
+        ends = ends if parameter.role == "embedding" else ends.flip(0)  # of others, dimension 0 is the target
         if len(units) == 2:
             entries = tensor[tuple(ends[i] - first[axis] for i, (_, axis) in enumerate(units))]
         else:
