@@ -71,9 +71,12 @@ def measure_lines(
     examples = {"train": (data.train_x, data.train_y), "test": (data.test_x, data.test_y)}
     x, y = (torch.cat(parts) for parts in zip(*(examples[split] for split in splits), strict=True))
     batches = stack.batches(x)
+    first = (
+        first_layer(stack, x[:2]) if x.device.type == "cpu" else None
+    )  # a GPU is faster with many networks at a time
     parts = []  # for each batch, whether each network is right and its loss, (networks, batch) each
     for batch, labels in zip(batches, y.split(len(batches[0])), strict=True):
-        scores = score_examples(_logits_in_parts(stack, a, b, points, batch), labels)
+        scores = score_examples(_logits_in_parts(stack, a, b, points, batch, first), labels)
         parts.append([torch.cat(part) for part in zip(*scores, strict=True)])
     right, loss = (torch.cat(part, 1) for part in zip(*parts, strict=True))
     measured = averaged(right, loss, [len(examples[split][1]) for split in splits])
@@ -85,15 +88,13 @@ def measure_lines(
 
 
 def _logits_in_parts(
-    stack: Stack, a: Stack, b: Stack, points: int, x: Float[Tensor, "examples ..."]
+    stack: Stack, a: Stack, b: Stack, points: int, x: Float[Tensor, "examples ..."], first: str | None
 ) -> Iterator[Float[Tensor, "some examples classes"]]:
     """Run the networks of lines, one or several at a time, in the order of `interpolate`.
 
     The first layer is affine in its weights, so its outputs for the same input lie on a line, too. They are computed
-    only at the two ends.
+    only at the two ends, if it is given by its name.
     """
-    # A GPU is faster with many networks at a time.
-    first = first_layer(stack, x[:2]) if x.device.type == "cpu" else None
     if first is None:
         yield from stack.logits_in_parts(x)
         return
